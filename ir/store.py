@@ -1,0 +1,138 @@
+"""Reading and writing ONNX files: nothing read is trusted, nothing is left half-written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import onnx
+import onnx_ir
+
+from .errors import ModelError, UsageError
+from .opset import IR_VERSION, OPSET
+from .quantizers import QuantizerGraph
+
+QUANTIZERS_KEY = "tqt_onnx.quantizers"
+CONTRACT_KEY = "tqt_onnx.contract"
+VERSION_KEY = "tqt_onnx.version"
+
+
+def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
+    """Reads and checks an ONNX file.
+
+    Raises:
+        ModelError: no such file, not an ONNX file, truncated, ill-formed, or of another opset than 21.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ModelError(f"{file}: no such file; an .onnx file is expected")
+    try:
+        proto = onnx.load(file, format="protobuf", load_external_data=False)
+    except Exception as error:
+        raise ModelError(f"{file}: not an ONNX file ({type(error).__name__}); a binary .onnx model is expected") from None
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise ModelError(f"{file}: not an ONNX model: it has no graph or no opset")
+    _check_external_data(proto, file)
+    opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
+    if opsets.get("ai.onnx") != OPSET:
+        raise ModelError(f"{file}: opset {OPSET} is expected; `convert` writes it. Received: {opsets.get('ai.onnx')}")
+    try:
+        onnx.checker.check_model(proto if not _has_external_data(proto) else str(file))
+    except Exception as error:
+        raise ModelError(f"{file}: ill-formed model: {str(error).splitlines()[0]}") from None
+    model = onnx_ir.serde.deserialize_model(proto)
+    if _has_external_data(proto):
+        onnx_ir.external_data.set_base_dir(model.graph, file.parent)
+        onnx_ir.external_data.load_to_model(model)
+    return model
+
+
+def save(model: onnx_ir.Model, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Writes a model under a temporary name and renames it.
+
+    Raises:
+        UsageError: the file exists and `force` is not given, or its folder cannot be written.
+        ModelError: the model is too large for one file, or ill-formed.
+    """
+    model.ir_version = IR_VERSION
+    with atomic_path(path, force=force) as temporary:
+        proto = onnx_ir.serde.serialize_model(model)
+        try:
+            onnx.checker.check_model(proto)
+        except Exception as error:
+            raise ModelError(f"{path}: refusing to write an ill-formed model: {str(error).splitlines()[0]}") from error
+        temporary.write_bytes(proto.SerializeToString())
+    return Path(path)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name when the block ends well and vanishes when it does not.
+
+    Raises:
+        UsageError: `path` exists and `force` is not given, or its folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    check_writable(target, force=force)
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(target)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> None:
+    """Refuses an output that is in the way or has nowhere to go, before any work is done.
+
+    Raises:
+        UsageError: as `atomic_path`.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"{target}: is a folder; the name of a file to write is expected")
+    if target.exists() and not force:
+        raise UsageError(f"{target}: exists; give another name, or --force to overwrite it")
+    if not target.parent.is_dir():
+        raise UsageError(f"{target}: its folder {target.parent} does not exist")
+
+
+def quantizers_of(model: onnx_ir.Model) -> QuantizerGraph | None:
+    """The quantizer graph recorded in a model (O4), or None where it is a float model.
+
+    Raises:
+        ModelError: there is one, but not of the schema.
+    """
+    text = model.metadata_props.get(QUANTIZERS_KEY)
+    return None if text is None else QuantizerGraph.from_json(text)
+
+
+def _has_external_data(proto: onnx.ModelProto) -> bool:
+    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)
+
+
+def _check_external_data(proto: onnx.ModelProto, file: Path) -> None:
+    """External tensors must lie in the model's own folder."""
+    folder = file.parent.resolve()
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            target = (folder / location).resolve()
+            if not location or not target.is_relative_to(folder) or not target.is_file():
+                raise ModelError(
+                    f"{file}: tensor {tensor.name!r} has its data in {location!r}, which is no file inside {file.parent}"
+                )

@@ -1,0 +1,163 @@
+"""How integers flow through a lowered graph: one forward walk that classifies every node and follows every scale.
+
+All structural decisions of quantization (what is quantized, with which sign, what shares a scale, what stays float) are
+read off this analysis, never off node names (L1-L12).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import onnx_ir
+
+from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, constant, only_consumer
+
+Kind = Literal["compute", "bias", "own", "add", "concat", "rectify", "carry", "float", "island", "tail"]
+
+TAIL_OPS = frozenset({"Softmax", "LogSoftmax"})
+"""Softmax and everything behind it stays float (L8)."""
+
+NON_NEGATIVE_OPS = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Softplus"})
+
+INPUT_ROLE = "input"
+RESCALE_ROLE = "rescale"
+RECIPROCAL_ROLE = "reciprocal"
+REQUANTIZE_ROLE = "requantize"
+BIAS_ROLE = "bias"
+OWN_ROLES = frozenset({INPUT_ROLE, RESCALE_ROLE, REQUANTIZE_ROLE})
+"""Identity nodes with one of these roles exist so that a quantizer has a value of its own (S)."""
+
+
+def role_of(node: onnx_ir.Node) -> str:
+    """The recorded reason of a lowered node, or the empty string."""
+    return node.metadata_props.get(ROLE_KEY, "")
+
+
+def upper_limit(node: onnx_ir.Node) -> float | None:
+    """`c` of a `Clip(0, c)` with constant finite bounds (relu6), else None."""
+    if node.op_type != "Clip" or len(node.inputs) < 3:
+        return None
+    low, high = constant(node.inputs[1]), constant(node.inputs[2])
+    if low is None or high is None or low.size != 1 or high.size != 1 or float(low.item()) != 0.0:
+        return None
+    limit = float(high.item())
+    return limit if 0.0 < limit < float("inf") else None
+
+
+def is_rectifier(node: onnx_ir.Node | None) -> bool:
+    """Whether the node is a relu, or a relu with an upper limit."""
+    return node is not None and node.domain == "" and (node.op_type == "Relu" or upper_limit(node) is not None)
+
+
+@dataclass
+class Flow:
+    """What `analyse` found.
+
+    Attributes:
+        kind: class of every node.
+        signed: whether a value may be negative; constants are missing, they take the sign of what they meet.
+        integers: values that are, or will be, on a fixed-point grid (or a sum about to be rounded onto one).
+        origin: the value that sets the scale of a value: itself, or what pass-through operators lead back to.
+    """
+
+    kind: dict[onnx_ir.Node, Kind] = field(default_factory=dict)
+    signed: dict[onnx_ir.Value, bool] = field(default_factory=dict)
+    integers: set[onnx_ir.Value] = field(default_factory=set)
+    origin: dict[onnx_ir.Value, onnx_ir.Value] = field(default_factory=dict)
+
+    def is_sum(self, value: onnx_ir.Value) -> bool:
+        """Whether the value is an accumulator whose only reader rectifies it: no quantizer in between (L2)."""
+        producer = value.producer()
+        if producer is None or self.kind.get(producer) not in ("compute", "bias", "add", "own", "rectify"):
+            return False
+        if role_of(producer) in (INPUT_ROLE, RESCALE_ROLE):
+            return False
+        reader = only_consumer(value)
+        return reader is not None and self.kind.get(reader) == "rectify"
+
+
+def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
+    """Classifies the nodes of a topologically sorted float graph in one walk.
+
+    Args:
+        graph: an optimized or lowered float graph.
+        unsigned_input: the user states that the network's inputs are never negative.
+    """
+    flow = Flow()
+    for value in graph.inputs:
+        flow.integers.add(value)
+        flow.signed[value] = not unsigned_input
+        flow.origin[value] = value
+    behind_tail: set[onnx_ir.Value] = set()
+    for node in graph:
+        data = [value for value in node.inputs if value is not None and constant(value) is None]
+        kind = _classify(node, data, flow, behind_tail)
+        flow.kind[node] = kind
+        signed = _may_be_negative(node, kind, data, flow)
+        for value in node.outputs:
+            flow.signed[value] = signed
+            flow.origin[value] = flow.origin.get(data[0], data[0]) if kind in ("carry", "float") and data else value
+            if kind == "tail":
+                behind_tail.add(value)
+            elif kind not in ("float", "island"):
+                flow.integers.add(value)
+    return flow
+
+
+def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_tail: set[onnx_ir.Value]) -> Kind:
+    if node.op_type in TAIL_OPS or any(value in behind_tail for value in data):
+        return "tail"
+    if node.domain != "" or not data:
+        return "island"
+    role = role_of(node)
+    integer_inputs = [value in flow.integers for value in data]
+    if node.op_type in COMPUTE and len(data) == 1 and node.inputs[0] is data[0]:
+        return "compute"
+    if node.op_type == "Add" and role == BIAS_ROLE:
+        return "bias"
+    if node.op_type == "Identity" and role in OWN_ROLES:
+        return "own"
+    if node.op_type == "Add" and any(integer_inputs):
+        return "add"
+    if node.op_type == "Concat" and any(integer_inputs):
+        return "concat"
+    if is_rectifier(node):
+        return "rectify"
+    if node.op_type in PASS_THROUGH and node.inputs[0] is data[0] and _moves_exactly(node):
+        return "carry" if integer_inputs[0] else "float"
+    return "island"
+
+
+def _moves_exactly(node: onnx_ir.Node) -> bool:
+    """Whether a pass-through operator really only moves: a Pad must pad with zero, a MaxPool has one output."""
+    if node.op_type == "Pad":
+        mode = node.attributes.get("mode")
+        fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        absent = len(node.inputs) < 3 or node.inputs[2] is None
+        return (mode is None or mode.value == "constant") and (absent or (fill is not None and not fill.any()))
+    return len(node.outputs) == 1
+
+
+def _may_be_negative(node: onnx_ir.Node, kind: Kind, data: list[onnx_ir.Value], flow: Flow) -> bool:
+    if kind == "rectify" or node.op_type in NON_NEGATIVE_OPS:
+        return False
+    if kind == "compute":
+        return role_of(node) != RECIPROCAL_ROLE or flow.signed.get(data[0], True)
+    if kind in ("carry", "float", "own", "add", "concat") or node.op_type == "AveragePool":
+        return group_is_signed(node, flow)
+    return True
+
+
+def group_is_signed(node: onnx_ir.Node, flow: Flow) -> bool:
+    """Whether any operand of an Add or Concat (or any other node) may be negative."""
+    for value in node.inputs:
+        if value is None:
+            continue
+        array = constant(value)
+        if array is None:
+            if flow.signed.get(value, True):
+                return True
+        elif node.op_type in ("Add", "Concat") and (array < 0).any():
+            return True
+    return False

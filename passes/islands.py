@@ -1,0 +1,55 @@
+"""What stays float, and why (L8, L10): no layer is ever silently left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir
+
+from ..ir import COMPUTE, SOURCE_KEY
+from .average_pool_to_depthwise import why_not
+from .flow import TAIL_OPS, analyse
+
+
+@dataclass(frozen=True)
+class Island:
+    """One node that stays float.
+
+    Attributes:
+        node: its name.
+        op_type: its operator.
+        source: the TensorFlow node it came from, or the empty string.
+        reason: why it has no fixed-point form here.
+        expected: part of every network's end (Softmax and what follows), not a loss.
+    """
+
+    node: str
+    op_type: str
+    source: str
+    reason: str
+    expected: bool
+
+
+def islands(model: onnx_ir.Model) -> list[Island]:
+    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order."""
+    flow = analyse(model.graph)
+    found = []
+    for node in model.graph:
+        if flow.kind[node] in ("island", "tail"):
+            reason = _reason(node, flow.kind[node] == "tail")
+            expected = flow.kind[node] == "tail" and node.op_type not in COMPUTE
+            source = node.metadata_props.get(SOURCE_KEY, "")
+            found.append(Island(node.name or node.outputs[0].name or "", node.op_type, source, reason, expected))
+    return found
+
+
+def _reason(node: onnx_ir.Node, tail: bool) -> str:
+    if tail:
+        return "stays float (L8)" if node.op_type in TAIL_OPS else "behind a Softmax, which stays float (L8)"
+    if node.op_type in ("AveragePool", "GlobalAveragePool"):
+        return f"average pool: {why_not(node)}"
+    if node.op_type in COMPUTE:
+        return "both operands are computed; only constant weights are quantized"
+    if node.domain:
+        return f"operator of the foreign domain {node.domain!r}"
+    return f"{node.op_type} has no fixed-point form"

@@ -1,0 +1,106 @@
+"""The inverse of `insert_qdq`: a Q/DQ model back to its lowered float graph and its quantizer graph.
+
+Weights come back on their grid, so inserting again gives the same integers: `insert_qdq(*remove_qdq(m))` equals `m`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir
+
+from ..ir import (
+    CONTRACT_KEY,
+    QUANTIZERS_KEY,
+    ROLE_KEY,
+    ModelError,
+    Quantizer,
+    QuantizerGraph,
+    add_initializer,
+    add_node,
+    constant,
+    forget_names,
+    integer_name,
+    name_of,
+    quantizers_of,
+    rename,
+    scalar,
+)
+from ..kernels import fixed_point
+from .base import remove_unused
+from .flow import RESCALE_ROLE
+from .insert_qdq import FLOAT_SUFFIX
+
+
+def remove_qdq(model: onnx_ir.Model) -> tuple[onnx_ir.Model, QuantizerGraph]:
+    """The lowered float model with on-grid constants, and the decided quantizers; the given model is unchanged.
+
+    Raises:
+        ModelError: the model carries no quantizer graph, or one that does not fit its nodes.
+    """
+    quantizers = quantizers_of(model)
+    if quantizers is None:
+        raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
+    result = model.clone()
+    graph = result.graph
+    forget_names(graph)
+    by_value = quantizers.by_value()
+    seen = set()
+    for node in list(graph):
+        if node.op_type == "DequantizeLinear" and node.graph is not None:
+            name = name_of(node.outputs[0])
+            _remove(graph, node, by_value.get(name))
+            seen.add(name)
+    missing = set(by_value) - seen
+    if missing:
+        raise ModelError(f"quantizer on {sorted(missing)[0]!r}, but the model has no DequantizeLinear of that name")
+    for key in (CONTRACT_KEY, QUANTIZERS_KEY):
+        result.metadata_props.pop(key, None)
+    remove_unused(result)
+    return result, quantizers
+
+
+def _remove(graph: onnx_ir.Graph, dequantize: onnx_ir.Node, quantizer: Quantizer | None) -> None:
+    output = dequantize.outputs[0]
+    name = name_of(output)
+    integers = dequantize.inputs[0]
+    stored = constant(integers)
+    if integers is None or integers.name != integer_name(name):
+        raise ModelError(f"{name!r}: its integers should be called {integer_name(name)!r}; written by another tool?")
+    rename(output, f"{name}__dq")
+    if stored is not None:
+        if quantizer is None:
+            raise ModelError(f"constant {name!r} is dequantized but has no quantizer")
+        value = add_initializer(graph, name, fixed_point.dequantize(stored.astype(np.int64), quantizer.decided_exponent))
+        _rewire(graph, output, value)
+        return
+    value = _float_source(graph, integers, name, quantizer, dequantize)
+    _rewire(graph, output, value)
+
+
+def _float_source(
+    graph: onnx_ir.Graph, integers: onnx_ir.Value, name: str, quantizer: Quantizer | None, dequantize: onnx_ir.Node
+) -> onnx_ir.Value:
+    """The float value in front of Q, under the quantizer's own name; a Clip that moved to the integers comes back."""
+    node = integers.producer()
+    if node is not None and node.op_type == "Clip":
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is None or node.op_type != "QuantizeLinear" or node.inputs[0] is None:
+        raise ModelError(f"{name!r}: a QuantizeLinear is expected in front of its DequantizeLinear")
+    source = node.inputs[0]
+    if source.name == f"{name}{FLOAT_SUFFIX}":
+        rename(source, name)
+        return source
+    if quantizer is not None and quantizer.limit is not None:
+        bounds = [
+            add_initializer(graph, f"{name}__{side}", scalar(bound)) for side, bound in (("min", 0.0), ("max", quantizer.limit))
+        ]
+        return add_node(graph, "Clip", [source, *bounds], name, before=dequantize, like=dequantize.outputs[0])
+    role = {ROLE_KEY: quantizer.role if quantizer is not None and quantizer.role == "input" else RESCALE_ROLE}
+    return add_node(graph, "Identity", [source], name, before=dequantize, like=dequantize.outputs[0], metadata=role)
+
+
+def _rewire(graph: onnx_ir.Graph, old: onnx_ir.Value, new: onnx_ir.Value) -> None:
+    for index, value in enumerate(graph.outputs):
+        if value is old:
+            graph.outputs[index] = new
+    old.replace_all_uses_with(new)

@@ -1,0 +1,24 @@
+"""Shared test set-up: where third-party data lies, and TensorFlow kept quiet and deterministic."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("tqt", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("tqt")
+
+DATA = Path(os.environ.get("TQT_ONNX_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of third-party models and images; tests that need it are skipped where it is absent."""
+    if not DATA.is_dir():
+        pytest.skip(f"third-party data not found at {DATA}; set TQT_ONNX_DATA")
+    return DATA
