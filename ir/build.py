@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -88,16 +88,21 @@ def unique_name(graph: onnx_ir.Graph, name: str) -> str:
 
     The names of a graph are collected once and kept in its `meta` (memory only), so that a pass over n nodes costs O(n).
     """
-    if _NAMES not in graph.meta:
-        graph.meta[_NAMES] = taken_names(graph)
-    return _unique(graph.meta[_NAMES], name)
+    return _unique(_cached(graph, _NAMES), name)
 
 
 def _unique_node_name(graph: onnx_ir.Graph, name: str) -> str:
     """As `unique_name` for nodes, whose names are a space of their own; onnxruntime refuses two of one name."""
-    if _NODE_NAMES not in graph.meta:
-        graph.meta[_NODE_NAMES] = {node.name for node in graph}
-    return _unique(graph.meta[_NODE_NAMES], name)
+    return _unique(_cached(graph, _NODE_NAMES), name)
+
+
+def _cached(graph: onnx_ir.Graph, key: str) -> set[str]:
+    """The collected names; a clone shares the `meta` of its original, hence the look at whose names they are."""
+    owner, names = graph.meta.get(key, (None, set()))
+    if owner is not graph:
+        names = taken_names(graph) if key == _NAMES else {node.name for node in graph if node.name}
+        graph.meta[key] = (graph, names)
+    return cast("set[str]", names)
 
 
 def _unique(taken: set[str], name: str) -> str:
@@ -125,7 +130,7 @@ def rename(value: onnx_ir.Value, name: str) -> None:
     if graph is not None:
         if unique_name(graph, name) != name:
             raise ModelError(f"the name {name!r} is taken")
-        graph.meta[_NAMES].discard(value.name)
+        _cached(graph, _NAMES).discard(value.name or "")
     value.name = name
 
 

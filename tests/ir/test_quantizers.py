@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,13 +36,7 @@ def test_exponents_follow_the_thresholds() -> None:
 def test_relu6_bound_is_six_rounded_onto_the_grid(exponent: int, upper: int) -> None:
     quantizer = Quantizer("r", "r", 8, False, "activation", "r", limit=6.0, exponent=exponent)
     assert quantizer.upper == upper
-    assert fixed_point.quantize(_six(), exponent, 8, False).item() == upper
-
-
-def _six():  # type: ignore[no-untyped-def]
-    import numpy as np
-
-    return np.float64(6.0)
+    assert fixed_point.quantize(np.float64(6.0), exponent, 8, False).item() == upper
 
 
 @given(st.integers(2, 16), st.booleans())
@@ -79,7 +74,8 @@ def test_what_is_not_the_schema_is_refused(text: str) -> None:
     ("field", "value"),
     [
         ("bits", True), ("bits", 8.0), ("bits", 99), ("signed", 1), ("role", "other"), ("limit", "6"), ("limit", -1.0),
-        ("limit", math.nan), ("derived_from", ["x"]), ("derived_from", ["x", 3]), ("exponent", "0"), ("exponent", 0.5), ("id", None),
+        ("limit", math.nan), ("derived_from", ["x"]), ("derived_from", ["x", 3]), ("exponent", "0"), ("exponent", 0.5), 
+        ("id", None),
     ],
 )  # fmt: skip
 def test_wrong_fields_are_refused(field: str, value: object) -> None:

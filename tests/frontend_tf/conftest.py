@@ -1,0 +1,37 @@
+"""What both kinds of source have to satisfy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir
+import onnxruntime as ort
+import pytest
+
+from tqt_onnx.frontend_tf import FrozenGraph
+
+
+def compare(frozen: FrozenGraph, model: onnx_ir.Model, batch: int = 3, low: float = -1.0, high: float = 1.0) -> None:
+    """onnxruntime on the converted model against TensorFlow on the frozen graph, names and shapes included.
+
+    1e-5 of the output range: both sides sum float32 in orders of their own.
+    """
+    rng = np.random.default_rng(0)
+    feeds = {
+        name: rng.uniform(low, high, [batch if dim is None else dim for dim in shape]).astype(np.float32)
+        for name, shape in frozen.input_shapes.items()
+    }
+    session = ort.InferenceSession(onnx_ir.serde.serialize_model(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    assert tuple(value.name for value in session.get_inputs()) == frozen.inputs
+    assert tuple(value.name for value in session.get_outputs()) == frozen.outputs
+    expected = frozen.run(feeds)
+    for name, received in zip(frozen.outputs, session.run(list(frozen.outputs), feeds), strict=True):
+        assert received.shape == expected[name].shape
+        assert np.ptp(expected[name]) > 0
+        assert np.abs(received - expected[name]).max() <= 1e-5 * np.ptp(expected[name])
+
+
+@pytest.fixture(scope="session")
+def assert_same() -> Callable[..., None]:
+    return compare
