@@ -1,3 +1,71 @@
-"""tqt-onnx."""
+"""TensorFlow networks to power-of-two fixed-point ONNX, bit for bit what the hardware computes.
 
-__version__ = "0.1.0"
+Importing this package costs next to nothing: each verb loads what it needs when it is first used, and only `convert`,
+`demo` and `check(engines=[..., "tf"])` load TensorFlow.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from .backend_tf import regenerate as to_keras
+    from .datasets import open_dataset
+    from .ir import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError, load, save
+    from .passes import BitWidths
+    from .verbs.check import check
+    from .verbs.convert import convert
+    from .verbs.demo import demo
+    from .verbs.evaluate import evaluate
+    from .verbs.inspect import inspect
+    from .verbs.quantize import quantize
+
+__version__: Final = "0.1.0"
+
+_LAZY: Final = {
+    "BitWidths": "passes",
+    "DataError": "ir",
+    "ModelError": "ir",
+    "TqtOnnxError": "ir",
+    "UnsupportedError": "ir",
+    "UsageError": "ir",
+    "check": "verbs.check",
+    "convert": "verbs.convert",
+    "demo": "verbs.demo",
+    "evaluate": "verbs.evaluate",
+    "inspect": "verbs.inspect",
+    "load": "ir",
+    "open_dataset": "datasets",
+    "quantize": "verbs.quantize",
+    "save": "ir",
+}
+"""Public name -> the module that defines it."""
+
+__all__ = [
+    "BitWidths",
+    "DataError",
+    "ModelError",
+    "TqtOnnxError",
+    "UnsupportedError",
+    "UsageError",
+    "__version__",
+    "check",
+    "convert",
+    "demo",
+    "evaluate",
+    "inspect",
+    "load",
+    "open_dataset",
+    "quantize",
+    "save",
+    "to_keras",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "to_keras":
+        return import_module(".backend_tf", __name__).regenerate
+    if name in _LAZY:
+        return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

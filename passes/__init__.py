@@ -2,13 +2,17 @@
 
 from .annotate import BitWidths, annotate
 from .base import Pass, run_passes
+from .infer_shapes import InferShapes
 from .insert_qdq import insert_qdq
 from .islands import Island, islands
 from .lower import lower, lowering
+from .recipes import PASSES, optimize
 from .remove_qdq import remove_qdq
 
 __all__ = [
+    "PASSES",
     "BitWidths",
+    "InferShapes",
     "Island",
     "Pass",
     "annotate",
@@ -16,6 +20,7 @@ __all__ = [
     "islands",
     "lower",
     "lowering",
+    "optimize",
     "remove_qdq",
     "run_passes",
 ]

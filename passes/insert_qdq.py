@@ -103,7 +103,7 @@ class _Inserter:
             quantizer = by_value.get(name_of(node.outputs[0]))
             if quantizer is not None:
                 self._activation(node, quantizer)
-            elif self.flow.kind[node] in ("carry", "concat"):
+            elif self.flow.kind[node] in ("carry", "concat", "own"):
                 carrier = next((self.carried[value] for value in node.inputs if value in self.carried), None)
                 if carrier is not None and node.op_type != "Identity":
                     self._carry(node, carrier)

@@ -1,0 +1,38 @@
+# Every chore of the project; `make help` lists them.
+PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(if $(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo ok),$(name))))
+VENV ?= .venv
+BIN := $(VENV)/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: help demo test lint types check fuzz bench clean
+
+help:  ## list the chores
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none was found. Received: $$(python3 --version 2>&1)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@mkdir -p .types && ln -sfn .. .types/tqt_onnx
+	@touch $@
+
+demo: $(BIN)/.installed  ## train a small network and take it the whole road, from nothing
+	$(BIN)/tqt-onnx demo --force
+
+test: $(BIN)/.installed  ## run the tests, from nothing
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(BIN)/.installed  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(BIN)/.installed  ## mypy --strict
+	MYPYPATH=.types $(BIN)/mypy
+
+N ?= 1000
+SEED ?= 0
+fuzz: $(BIN)/.installed  ## random networks through every engine: make fuzz N=1000 SEED=0
+	TQT_ONNX_FUZZ=$(N) $(BIN)/python -m pytest tests/test_fuzz.py -q --hypothesis-seed=$(SEED)
+
+clean:  ## remove the virtual environment, caches and outputs
+	rm -rf $(VENV) .types .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build demo-output

@@ -1,0 +1,6 @@
+"""The lowered ONNX graph as a trainable Keras model on TensorFlow (R1 to R3)."""
+
+from .model import RegeneratedModel
+from .regenerate import regenerate
+
+__all__ = ["RegeneratedModel", "regenerate"]

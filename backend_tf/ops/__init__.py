@@ -1,0 +1,57 @@
+"""The operators of the regenerated graph: one literal table, ONNX name -> function of the trace and the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..layout import Laid
+from ..program import Step
+from ..trace import Trace
+from . import compute, elementwise, movement, pooling, tail
+
+Op = Callable[[Trace, Step], Laid]
+
+OPS: dict[str, Op] = {
+    # compute layers
+    "Conv": compute.conv,
+    "Gemm": compute.gemm,
+    "MatMul": compute.matmul,
+    # elementwise
+    "Add": elementwise.add,
+    "Sub": elementwise.subtract,
+    "Mul": elementwise.multiply,
+    "Div": elementwise.divide,
+    "Max": elementwise.maximum,
+    "Min": elementwise.minimum,
+    "Relu": elementwise.relu,
+    "Clip": elementwise.clip,
+    # pooling
+    "MaxPool": pooling.max_pool,
+    "AveragePool": pooling.average_pool,
+    "GlobalAveragePool": pooling.global_average_pool,
+    # movement: the scale passes through
+    "Identity": movement.identity,
+    "Dropout": movement.identity,
+    "Transpose": movement.transpose,
+    "Reshape": movement.reshape,
+    "Flatten": movement.flatten,
+    "Squeeze": movement.squeeze,
+    "Unsqueeze": movement.unsqueeze,
+    "Pad": movement.pad,
+    "Concat": movement.concat,
+    # what stays float (L8, L12)
+    "Softmax": tail.softmax,
+    "Sigmoid": tail.sigmoid,
+    "Tanh": tail.tanh,
+    "LeakyRelu": tail.leaky_relu,
+    "HardSigmoid": tail.hard_sigmoid,
+    "Elu": tail.elu,
+    "Exp": tail.exp,
+    "ReduceMean": tail.reduce_mean,
+    "ReduceSum": tail.reduce_sum,
+    "ReduceMax": tail.reduce_max,
+    "BatchNormalization": tail.batch_normalization,
+    "Cast": tail.cast,
+}
+
+__all__ = ["OPS", "Op"]

@@ -1,0 +1,86 @@
+"""Layers that multiply by weights and accumulate: Conv, Gemm, MatMul, in float64 where float32 would not be exact (X2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from ..layout import NHWC, Laid
+from ..program import Step
+from ..trace import Trace
+from .padding import padded
+
+
+def conv(trace: Trace, step: Step) -> Laid:
+    """2-D convolution: one group, or depthwise with any multiplier.
+
+    Raises:
+        UnsupportedError: 1-D or 3-D, other groups, `auto_pad`, or a kernel that is not a weight.
+    """
+    name = step.input(1)
+    weight = trace.program.weights.get(name)
+    if weight is None or len(weight.shape) != 4:
+        raise step.refuse("a float initializer [out, in/groups, H, W] is expected as kernel", name)
+    groups = step.get("group", 1)
+    dtype = trace.dtype(step)
+    x = tf.cast(trace.input(step, 0).to(NHWC), dtype)
+    if groups != 1 and not (groups == x.shape[-1] and weight.shape[1] == 1):
+        raise step.refuse("one group, or one per input channel, is expected", f"group={groups}, {x.shape[-1]} channels")
+    kernel = tf.cast(trace.weight(name), dtype)
+    if weight.form == "plain":  # read by other operators too
+        moved = tf.reshape(kernel, (groups, weight.shape[0] // groups, *weight.shape[1:]))
+        kernel = tf.transpose(moved[:, :, 0], (2, 3, 0, 1)) if groups > 1 else tf.transpose(moved[0], (2, 3, 1, 0))
+    strides, dilations = step.get("strides", (1, 1)), step.get("dilations", (1, 1))
+    x, padding = padded(step, x, weight.shape[2:], strides, dilations)
+    y = _depthwise(x, kernel, strides, dilations, padding) if groups > 1 else _full(x, kernel, strides, dilations, padding)
+    if step.given(2):
+        y = tf.nn.bias_add(y, tf.cast(trace.input(step, 2).onnx, dtype))
+    return Laid(y, NHWC)
+
+
+def gemm(trace: Trace, step: Step) -> Laid:
+    """Dense layer `x @ w + b`.
+
+    Raises:
+        UnsupportedError: scaled or transposed operands.
+    """
+    form = [step.get(name, default) for name, default in (("alpha", 1.0), ("beta", 1.0), ("transA", 0), ("transB", 0))]
+    if form != [1.0, 1.0, 0, 0]:
+        raise step.refuse("alpha = beta = 1 and no transposed operand is expected (lower the model first)", form)
+    y = matmul(trace, step)
+    return y.like(y.tensor + tf.cast(trace.input(step, 2).onnx, y.tensor.dtype)) if step.given(2) else y
+
+
+def matmul(trace: Trace, step: Step) -> Laid:
+    """Matrix product over the last axis."""
+    dtype = trace.dtype(step)
+    x, w = (tf.cast(trace.input(step, index).onnx, dtype) for index in (0, 1))
+    if w.shape.rank == 2 and x.shape.rank > 2:
+        return Laid.plain(tf.tensordot(x, w, 1))
+    return Laid.plain(tf.matmul(x, w))
+
+
+def _full(x: tf.Tensor, kernel: tf.Tensor, strides: Any, dilations: Any, padding: str) -> tf.Tensor:
+    return tf.nn.conv2d(x, kernel, list(strides), padding, dilations=list(dilations))
+
+
+def _depthwise(x: tf.Tensor, kernel: tf.Tensor, strides: Any, dilations: Any, padding: str) -> tf.Tensor:
+    """TensorFlow's depthwise kernels take equal strides, and dilations only without strides: the rest runs block-diagonal."""
+    equal = strides[0] == strides[1]
+    if equal and (max(dilations) == 1 or strides[0] == 1):
+        return tf.nn.depthwise_conv2d(x, kernel, [1, *strides, 1], padding, dilations=list(dilations))
+    height, width, channels, multiplier = kernel.shape
+    if padding == "VALID" and all(
+        size is not None and (size - (kernel_size - 1) * dilation - 1) < stride
+        for size, kernel_size, dilation, stride in zip(x.shape[1:3], (height, width), dilations, strides, strict=True)
+    ):
+        return tf.nn.depthwise_conv2d(*_cropped(x, kernel, dilations), [1, 1, 1, 1], "VALID", dilations=list(dilations))
+    diagonal = kernel[:, :, :, None, :] * tf.eye(channels, dtype=kernel.dtype)[:, :, None]
+    return _full(x, tf.reshape(diagonal, (height, width, channels, channels * multiplier)), strides, dilations, padding)
+
+
+def _cropped(x: tf.Tensor, kernel: tf.Tensor, dilations: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """The one window there is (a global pool, say): the stride does not matter."""
+    extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel.shape[:2], dilations, strict=True)]
+    return x[:, : extents[0], : extents[1]], kernel

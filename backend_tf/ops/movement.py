@@ -1,0 +1,102 @@
+"""Operators that only move elements: they work on the layout where they can, on the data where they must."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from ..layout import Laid
+from ..program import Step
+from ..trace import Trace
+from .elementwise import aligned
+
+
+def identity(trace: Trace, step: Step) -> Laid:
+    """The value itself, under another name."""
+    return trace.input(step, 0)
+
+
+def transpose(trace: Trace, step: Step) -> Laid:
+    """Changes the permutation, moves no data."""
+    x = trace.input(step, 0)
+    return x.transposed(step.get("perm", tuple(reversed(range(x.rank)))))
+
+
+def reshape(trace: Trace, step: Step) -> Laid:
+    """Reshape to a constant shape; 0 keeps a dimension unless `allowzero`."""
+    x = trace.input(step, 0).onnx
+    shape = [int(length) for length in trace.constant(step, 1)]
+    if not step.get("allowzero", 0) and 0 in shape:
+        known, dynamic = x.shape.as_list(), tf.shape(x)
+        lengths = [_kept(known[axis], dynamic[axis]) if length == 0 else length for axis, length in enumerate(shape)]
+        return Laid.plain(tf.reshape(x, lengths))
+    return Laid.plain(tf.reshape(x, shape))
+
+
+def flatten(trace: Trace, step: Step) -> Laid:
+    """Two dimensions: those before `axis` and the rest."""
+    x = trace.input(step, 0).onnx
+    axis = step.get("axis", 1) % (x.shape.rank + 1)
+    known = x.shape.as_list()
+    rest = known[axis:]
+    return Laid.plain(
+        tf.reshape(
+            x, [-1, int(np.prod(rest))] if None not in rest and axis else [1, -1] if not axis else [int(np.prod(known[:axis])), -1]
+        )
+    )
+
+
+def squeeze(trace: Trace, step: Step) -> Laid:
+    """Drops axes of length one; the layout of the others stays."""
+    x = trace.input(step, 0)
+    lengths = x.tensor.shape.as_list()
+    if step.given(1):
+        axes = {int(axis) % x.rank for axis in trace.constant(step, 1)}
+    else:
+        axes = {x.perm[axis] for axis, length in enumerate(lengths) if length == 1}
+    kept = [axis for axis in x.perm if axis not in axes]
+    tensor = tf.squeeze(x.tensor, [x.axis(axis) for axis in axes]) if axes else x.tensor
+    return Laid(tensor, tuple(sorted(kept).index(axis) for axis in kept))
+
+
+def unsqueeze(trace: Trace, step: Step) -> Laid:
+    """New axes of length one, in front of the tensor; the layout of the others stays."""
+    x = trace.input(step, 0)
+    added = trace.constant(step, 1)
+    rank = x.rank + added.size
+    axes = sorted(int(axis) % rank for axis in added)
+    old = [axis for axis in range(rank) if axis not in axes]
+    tensor = x.tensor
+    for _ in axes:
+        tensor = tf.expand_dims(tensor, 0)
+    return Laid(tensor, (*axes, *(old[axis] for axis in x.perm)))
+
+
+def pad(trace: Trace, step: Step) -> Laid:
+    """Constant padding.
+
+    Raises:
+        UnsupportedError: another mode, or a negative pad.
+    """
+    x = trace.input(step, 0)
+    mode = step.get("mode", "constant")
+    pads = [int(length) for length in trace.constant(step, 1)]
+    if mode != "constant" or min(pads, default=0) < 0:
+        raise step.refuse("constant padding of 0 or more elements is expected", f"mode={mode}, pads={pads}")
+    value = float(trace.constant(step, 2)) if step.given(2) else 0.0
+    axes = [int(axis) % x.rank for axis in trace.constant(step, 3)] if step.given(3) else list(range(x.rank))
+    amounts = [(0, 0)] * x.rank
+    for index, axis in enumerate(axes):
+        amounts[x.axis(axis)] = (pads[index], pads[index + len(axes)])
+    return x.like(tf.pad(x.tensor, amounts, constant_values=tf.constant(value, x.tensor.dtype)))
+
+
+def concat(trace: Trace, step: Step) -> Laid:
+    """Joins values along an axis, all in the layout of the first."""
+    operands = aligned(trace, step)
+    axis = operands[0].axis(step.get("axis", 0))
+    return operands[0].like(tf.concat([operand.tensor for operand in operands], axis))
+
+
+def _kept(known: int | None, dynamic: tf.Tensor) -> int | tf.Tensor:
+    return dynamic if known is None else known

@@ -1,0 +1,110 @@
+"""Operators that stay float: the network's tail and islands between quantized parts (L8, L12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx
+import tensorflow as tf
+
+from ..layout import Laid
+from ..program import Step
+from ..trace import Trace
+
+
+def softmax(trace: Trace, step: Step) -> Laid:
+    """Softmax over one axis."""
+    x = trace.input(step, 0)
+    return x.like(tf.nn.softmax(x.tensor, x.axis(step.get("axis", -1))))
+
+
+def sigmoid(trace: Trace, step: Step) -> Laid:
+    """Logistic function."""
+    x = trace.input(step, 0)
+    return x.like(tf.sigmoid(x.tensor))
+
+
+def tanh(trace: Trace, step: Step) -> Laid:
+    """Hyperbolic tangent."""
+    x = trace.input(step, 0)
+    return x.like(tf.tanh(x.tensor))
+
+
+def leaky_relu(trace: Trace, step: Step) -> Laid:
+    """`x` above zero, `alpha * x` below."""
+    x = trace.input(step, 0)
+    return x.like(tf.nn.leaky_relu(x.tensor, step.get("alpha", 0.01)))
+
+
+def hard_sigmoid(trace: Trace, step: Step) -> Laid:
+    """`min(max(alpha * x + beta, 0), 1)`."""
+    x = trace.input(step, 0)
+    return x.like(tf.clip_by_value(x.tensor * step.get("alpha", 0.2) + step.get("beta", 0.5), 0.0, 1.0))
+
+
+def elu(trace: Trace, step: Step) -> Laid:
+    """`x` above zero, `alpha * (exp(x) - 1)` below."""
+    x = trace.input(step, 0)
+    return x.like(tf.where(x.tensor > 0, x.tensor, step.get("alpha", 1.0) * tf.nn.elu(tf.minimum(x.tensor, 0.0))))
+
+
+def exp(trace: Trace, step: Step) -> Laid:
+    """Exponential."""
+    x = trace.input(step, 0)
+    return x.like(tf.exp(x.tensor))
+
+
+def reduce_mean(trace: Trace, step: Step) -> Laid:
+    """Mean over constant axes."""
+    return _reduced(trace, step, tf.reduce_mean)
+
+
+def reduce_sum(trace: Trace, step: Step) -> Laid:
+    """Sum over constant axes."""
+    return _reduced(trace, step, tf.reduce_sum)
+
+
+def reduce_max(trace: Trace, step: Step) -> Laid:
+    """Largest element over constant axes."""
+    return _reduced(trace, step, tf.reduce_max)
+
+
+def batch_normalization(trace: Trace, step: Step) -> Laid:
+    """Inference batch normalization that nothing was there to fold into.
+
+    Raises:
+        UnsupportedError: training mode.
+    """
+    if step.get("training_mode", 0):
+        raise step.refuse("training_mode=0 is expected", 1)
+    x = trace.input(step, 0)
+    shape = [1] * x.rank
+    shape[x.axis(1)] = -1
+    gamma, beta, mean, variance = (tf.reshape(trace.input(step, index).onnx, shape) for index in range(1, 5))
+    return x.like((x.tensor - mean) * (gamma / tf.sqrt(variance + step.get("epsilon", 1e-5))) + beta)
+
+
+def cast(trace: Trace, step: Step) -> Laid:
+    """Cast to float32.
+
+    Raises:
+        UnsupportedError: to another type.
+    """
+    if step.get("to", 0) != onnx.TensorProto.FLOAT:
+        raise step.refuse("a cast to float32 is expected", f"to={step.get('to', 0)}")
+    x = trace.input(step, 0)
+    return x.like(tf.cast(x.tensor, tf.float32))
+
+
+def _reduced(trace: Trace, step: Step, function: Callable[..., tf.Tensor]) -> Laid:
+    """Over the given axes, or all of them where none are given (unless `noop_with_empty_axes`); the layout of the others stays."""
+    x = trace.input(step, 0)
+    axes = sorted(int(axis) % x.rank for axis in trace.constant(step, 1)) if step.given(1) else []
+    if not axes and step.get("noop_with_empty_axes", 0):
+        return x
+    axes = axes or list(range(x.rank))
+    reduced = function(x.tensor, [x.axis(axis) for axis in axes], keepdims=True)
+    if step.get("keepdims", 1):
+        return x.like(reduced)
+    kept = [axis for axis in x.perm if axis not in axes]
+    return Laid(tf.squeeze(reduced, [x.axis(axis) for axis in axes]), tuple(sorted(kept).index(axis) for axis in kept))

@@ -1,0 +1,115 @@
+"""One run through the program: values by name, quantized where the quantizer graph says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import tensorflow as tf
+
+from ..ir import ModelError, Quantizer, integer_name
+from ..kernels import tqt
+from .layout import Laid
+from .program import Program, Step
+from .thresholds import Thresholds
+
+
+class Trace:
+    """The values of one call of the model.
+
+    Args:
+        program: what is computed.
+        variables: weights in their stored form, by ONNX name.
+        thresholds: None where the model runs in float.
+        quantizers: by value name; empty where the model runs in float.
+        wide: names of steps that are computed in float64 (X2).
+        tap: whether to keep the integers of every quantizer.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        variables: Mapping[str, tf.Tensor],
+        thresholds: Thresholds | None,
+        quantizers: Mapping[str, Quantizer],
+        wide: frozenset[str],
+        tap: bool = False,
+    ) -> None:
+        self.program = program
+        self.quantizers = quantizers
+        self.taps: dict[str, Laid] = {}
+        self._variables = variables
+        self._thresholds = thresholds
+        self._wide = wide
+        self._tap = tap
+        self._values: dict[str, Laid] = {}
+        self._weights: dict[str, tf.Tensor] = {}
+
+    def store(self, name: str, laid: Laid) -> None:
+        """Keeps a computed value, behind its quantizer where it has one."""
+        self._values[name] = laid.like(self._quantized(name, laid.tensor, laid.perm))
+
+    def value(self, name: str) -> Laid:
+        """A value of the graph: computed before, a weight, or a constant.
+
+        Raises:
+            ModelError: nothing computes it.
+        """
+        if name in self._values:
+            return self._values[name]
+        if name in self.program.weights:
+            return self._plain_weight(name)
+        if name in self.program.constants:
+            return Laid.plain(tf.constant(self.program.constants[name]))
+        raise ModelError(f"nothing computes the value {name!r}; steps must come in topological order, with one output each")
+
+    def input(self, step: Step, index: int) -> Laid:
+        """Input `index` of a step."""
+        return self.value(step.input(index))
+
+    def weight(self, name: str) -> tf.Tensor:
+        """A weight in its stored form, quantized."""
+        if name not in self._weights:
+            perm = tuple(range(len(self.program.weights[name].stored_shape)))
+            self._weights[name] = self._quantized(name, tf.convert_to_tensor(self._variables[name]), perm)
+        return self._weights[name]
+
+    def constant(self, step: Step, index: int) -> npt.NDArray[Any]:
+        """An input that must be constant.
+
+        Raises:
+            UnsupportedError: it is computed, or a weight.
+        """
+        found = self.program.constants.get(step.input(index))
+        if found is None:
+            raise step.refuse(f"input {index} must be a constant", step.inputs[index])
+        return found
+
+    def is_weight(self, name: str) -> bool:
+        """Whether the value is a variable of the model."""
+        return name in self.program.weights
+
+    def dtype(self, step: Step) -> tf.DType:
+        """What a compute layer computes in: float64 where its certificate fails (X2)."""
+        return tf.float64 if step.name in self._wide else tf.float32
+
+    def _plain_weight(self, name: str) -> Laid:
+        """A weight in the ONNX order, for operators that know no other."""
+        tensor, form = self.weight(name), self.program.weights[name].form
+        if form == "plain":
+            return Laid.plain(tensor)
+        moved = tf.transpose(tensor, (3, 2, 0, 1) if form == "conv" else (2, 3, 0, 1))
+        return Laid.plain(tf.reshape(moved, self.program.weights[name].shape))
+
+    def _quantized(self, name: str, tensor: tf.Tensor, perm: tuple[int, ...]) -> tf.Tensor:
+        quantizer = self.quantizers.get(name)
+        if quantizer is None or self._thresholds is None:
+            return tensor
+        exponent = self._thresholds.exponent(quantizer)
+        if quantizer.bits > 24:  # an int32 bias does not fit float32: its layer casts it to what that computes in
+            tensor = tf.cast(tensor, tf.float64)
+        tensor = tqt.quantize_at(tensor, exponent, quantizer.bits, quantizer.signed, quantizer.limit)
+        if self._tap:
+            self.taps[integer_name(name)] = Laid(tqt.integers_of(tensor, exponent), perm)
+        return tensor if quantizer.bits > 24 else tf.cast(tensor, tf.float32)

@@ -1,0 +1,86 @@
+"""Batch normalization behind a compute layer goes into its weight and bias (B1).
+
+    c = Conv(x, w, b)
+    y = BatchNormalization(c, gamma, beta, mean, var)      =>      y = Conv(x, s*w, s*b + (beta - s*mean))
+
+    s = gamma / sqrt(var + epsilon)          per output channel, in float64; the result is stored in the weight's type
+
+Conv of any group, Gemm, MatMul of rank 2 (which becomes Gemm). A batch norm without a layer in front is for
+`affine-to-depthwise`.
+
+Refused: parameters that are not constant, a sum with other readers or that is a graph output.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir
+
+from ..ir import ModelError, UnsupportedError, attribute, constant, only_consumer
+from .layers import channel_axis_of_output, fold_into, layer_behind
+from .rewriting import Float64, refuse, rewrite_each
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FoldBatchNorm:
+    """Folds BatchNormalization into the layer in front."""
+
+    name: ClassVar[str] = "fold-batch-norm"
+
+    def apply(self, model: onnx_ir.Model) -> bool:
+        """Rewrites the main graph in place.
+
+        Raises:
+            UnsupportedError: a node in training mode.
+            ModelError: a variance that is not positive with epsilon added.
+        """
+        return rewrite_each(model.graph, _fold, "BatchNormalization")
+
+
+def _fold(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    affine = batch_norm_affine(node)
+    if affine is None:
+        return refuse(logger, node, "its parameters are not constant")
+    layer = layer_behind(node.inputs[0])
+    if layer is None:
+        return refuse(logger, node, "there is no compute layer with constant weights in front")
+    if only_consumer(layer.output) is not node:
+        return refuse(logger, node, f"{layer.output.name!r} has other readers or is a graph output")
+    place = channel_axis_of_output(layer)
+    if place is None or place[1] != 1 or not layer.takes_bias:
+        return refuse(logger, node, "the layer's output channels are not known to be axis 1")
+    scale, shift = affine
+    fold_into(graph, layer, node, scale, shift, node.inputs[2])
+    return True
+
+
+def batch_norm_affine(node: onnx_ir.Node) -> tuple[Float64, Float64] | None:
+    """A batch norm as `scale * x + shift`: float64, shape [channels]; None where its parameters are not constant.
+
+    Raises:
+        UnsupportedError: training mode.
+        ModelError: variance + epsilon is not positive somewhere, or a parameter is not finite.
+    """
+    if attribute(node, "training_mode", 0):
+        raise UnsupportedError(
+            f"BatchNormalization node {node.name!r} normalizes with batch statistics; an inference graph is expected. "
+            "Received: training_mode=1"
+        )
+    arrays = [constant(value) for value in node.inputs[1:5]]
+    parameters = [array.astype(np.float64) for array in arrays if array is not None]
+    if len(parameters) != 4:
+        return None
+    gamma, beta, mean, variance = parameters
+    denominator = variance + float(attribute(node, "epsilon", 1e-5))
+    if not (denominator > 0).all():
+        raise ModelError(
+            f"BatchNormalization node {node.name!r}: variance + epsilon must be positive. Received: {float(denominator.min())}"
+        )
+    scale = gamma / np.sqrt(denominator)
+    return scale, beta - scale * mean

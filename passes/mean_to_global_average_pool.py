@@ -1,0 +1,83 @@
+"""A mean over height and width becomes GlobalAveragePool (L6).
+
+    y = ReduceMean<keepdims = 1>(x, {2, 3})          =>      y = GlobalAveragePool(x)
+
+    y = ReduceMean<keepdims = 0>(x, {2, 3})          =>      p = GlobalAveragePool(x)
+                                                             y = Flatten<axis = 1>(p)
+
+    t = Transpose<perm = [0, 2, 3, 1]>(x)            =>      as above: the channels are in axis 1 of x
+    y = ReduceMean<keepdims = 0>(t, {1, 2})
+
+Axes may be an attribute (before opset 18) or an input, and negative.
+
+Refused: means over other axes, tensors that are not of rank 4, a mean over height and width behind a channels-last
+transpose that keeps its dimensions (`sink-transposes` brings it into the first form).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir
+
+from ..ir import add_node, attribute, constant, name_of
+from .layers import rank_of
+from .rewriting import drop, inherited, is_op, refuse, rewrite_each, take_over
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MeanToGlobalAveragePool:
+    """Writes ReduceMean over height and width as GlobalAveragePool."""
+
+    name: ClassVar[str] = "mean-to-global-average-pool"
+
+    def apply(self, model: onnx_ir.Model) -> bool:
+        """Rewrites the main graph in place."""
+        return rewrite_each(model.graph, _rewrite, "ReduceMean")
+
+
+def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    source, axes = node.inputs[0], reduced_axes(node)
+    if source is None or axes is None or rank_of(source) != 4:
+        return refuse(logger, node, "its axes are not constant or its input is not known to be an image")
+    keep = bool(attribute(node, "keepdims", 1))
+    producer = source.producer()
+    if axes == (1, 2) and not keep and producer is not None and is_op(producer, "Transpose"):
+        if attribute(producer, "perm", None) != (0, 2, 3, 1):
+            return refuse(logger, node, "the transpose in front is not channels-last")
+        source = producer.inputs[0]
+    elif axes != (2, 3):
+        return refuse(logger, node, f"it averages over axes {axes}, not height and width")
+    result, metadata = node.outputs[0], inherited(node)
+    name = name_of(result)
+    pooled = add_node(graph, "GlobalAveragePool", [source], f"{name}__pool", before=node, metadata=metadata)
+    pooled.type = result.type
+    if keep:
+        take_over(result, pooled)
+    else:
+        if result.shape is not None:
+            pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
+        flat = add_node(graph, "Flatten", [pooled], f"{name}__flat", attributes={"axis": 1}, before=node, metadata=metadata)
+        take_over(result, flat)
+    drop(node)
+    return True
+
+
+def reduced_axes(node: onnx_ir.Node) -> tuple[int, ...] | None:
+    """Sorted, non-negative axes of a Reduce node; None where they are not constant or the rank is unknown."""
+    rank = rank_of(node.inputs[0])
+    axes = attribute(node, "axes", None)
+    if axes is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+        array = constant(node.inputs[1])
+        if array is None:
+            return None
+        axes = tuple(int(axis) for axis in array.reshape(-1))
+    if rank is None:
+        return None
+    if not axes:
+        return () if attribute(node, "noop_with_empty_axes", 0) else tuple(range(rank))
+    return tuple(sorted(axis % rank for axis in axes))

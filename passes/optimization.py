@@ -1,0 +1,79 @@
+"""The recipe that turns an exporter's graph into the one this project lowers, quantizes and trains.
+
+Shapes first, then what is constant, then one layout, then everything per-channel into weights and biases, then relus.
+Names, order, shapes and values of the graph's outputs are those of the model given (O3).
+"""
+
+from __future__ import annotations
+
+from .affine_to_depthwise import AffineToDepthwise
+from .base import Pass
+from .bias_from_add import BiasFromAdd
+from .drop_redundant_relu import DropRedundantRelu
+from .explicit_pads import ExplicitPads
+from .fold_affine import FoldAffine
+from .fold_batch_norm import FoldBatchNorm
+from .fold_constants import FoldConstants
+from .fold_pad import FoldPad
+from .infer_shapes import InferShapes
+from .lift_constants import LiftConstants
+from .mean_to_global_average_pool import MeanToGlobalAveragePool
+from .merge_clips import MergeClips
+from .permute_gemm_rows import PermuteGemmRows
+from .plain_gemm import PlainGemm
+from .sink_transposes import SinkTransposes
+from .splice_identities import SpliceIdentities
+from .transpose_to_reshape import TransposeToReshape
+
+OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
+    LiftConstants,
+    SpliceIdentities,
+    InferShapes,
+    FoldConstants,
+    PlainGemm,
+    ExplicitPads,
+    SinkTransposes,
+    MeanToGlobalAveragePool,
+    PermuteGemmRows,
+    TransposeToReshape,
+    FoldPad,
+    BiasFromAdd,
+    FoldAffine,
+    FoldBatchNorm,
+    AffineToDepthwise,
+    MergeClips,
+    DropRedundantRelu,
+)
+"""Every pass of this half of the room, once: rows for the room's table."""
+
+OPTIMIZE: tuple[Pass, ...] = (
+    LiftConstants(),
+    InferShapes(),
+    SpliceIdentities(),
+    FoldConstants(),
+    InferShapes(),  # computed Reshape targets are constant now, and shapes behind them known
+    PlainGemm(),
+    ExplicitPads(),
+    SinkTransposes(),
+    MeanToGlobalAveragePool(),
+    PermuteGemmRows(),
+    TransposeToReshape(),
+    FoldPad(),
+    BiasFromAdd(),
+    FoldAffine(),
+    FoldBatchNorm(),
+    FoldAffine(),  # what stood behind a batch norm
+    AffineToDepthwise(),
+    FoldAffine(),  # terms behind the new layers
+    MergeClips(),
+    DropRedundantRelu(),
+    InferShapes(),
+)
+"""The recipe, in order."""
+
+OPTIMIZE_KEEP_BATCH_NORM: tuple[Pass, ...] = tuple(
+    AffineToDepthwise(batch_norms=False) if isinstance(step, AffineToDepthwise) else step
+    for step in OPTIMIZE
+    if not isinstance(step, FoldBatchNorm)
+)
+"""The recipe for retraining: inference batch norms stay as they are (B0)."""

@@ -1,0 +1,42 @@
+"""Every pass there is, by name, and the named lists of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import onnx_ir
+
+from .average_pool_to_depthwise import AveragePoolToDepthwise
+from .base import Callback, Pass, run_passes
+from .insert_rescale import InsertRescale
+from .lower import OwnConstants, OwnInputs, SplitBias
+from .optimization import OPTIMIZE, OPTIMIZE_KEEP_BATCH_NORM, OPTIMIZE_PASSES
+
+_ALL: Final[tuple[type[Pass], ...]] = (
+    *OPTIMIZE_PASSES,
+    AveragePoolToDepthwise,
+    OwnInputs,
+    OwnConstants,
+    SplitBias,
+    InsertRescale,
+)
+
+PASSES: Final[dict[str, type[Pass]]] = {step.name: step for step in _ALL}
+"""Name -> pass. Fields of the dataclass are its options."""
+
+
+def optimize(model: onnx_ir.Model, *, keep_batch_norm: bool = False, callback: Callback | None = None) -> bool:
+    """Optimizes a float model in place: constants, layout, batch norms and biases folded; what it computes is unchanged.
+
+    Args:
+        model: opset 21.
+        keep_batch_norm: leave batch norms unfolded, for retraining (B0).
+        callback: called behind every pass.
+
+    Returns:
+        Whether anything changed.
+
+    Raises:
+        TqtOnnxError: as the passes.
+    """
+    return run_passes(model, OPTIMIZE_KEEP_BATCH_NORM if keep_batch_norm else OPTIMIZE, callback)

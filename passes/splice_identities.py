@@ -1,0 +1,61 @@
+"""Nodes that do nothing at inference go.
+
+    a = Conv(x, w)
+    b = Identity(a)          =>      a = Conv(x, w)
+    y = Relu(b)                      y = Relu(a)
+
+The same for Dropout outside training (mask unread) and for a Cast to the type its input has. Where the removed value
+is a graph output, its name passes to the value in front of it (O3).
+
+Refused: an Identity with a role (`tqt_onnx.role`: lowering put it there to give a quantizer a value of its own), a node
+between two graph boundaries whose names must both stay, and a Dropout in training mode or with its mask in use.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir
+
+from ..ir import ROLE_KEY, attribute, constant, replace_value
+from .rewriting import can_merge_outputs, drop, refuse, rewrite_each
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SpliceIdentities:
+    """Removes Identity, Dropout (inference) and Cast to the same type."""
+
+    name: ClassVar[str] = "splice-identities"
+
+    def apply(self, model: onnx_ir.Model) -> bool:
+        """Rewrites the main graph in place."""
+        return rewrite_each(model.graph, _splice, "Identity", "Dropout", "Cast")
+
+
+def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    before, after = node.inputs[0], node.outputs[0]
+    if before is None:
+        return False
+    if node.op_type == "Identity" and ROLE_KEY in node.metadata_props:
+        return refuse(logger, node, f"its role is {node.metadata_props[ROLE_KEY]}")
+    if node.op_type == "Cast" and (before.dtype is None or before.dtype != attribute(node, "to", None)):
+        return False
+    if node.op_type == "Dropout":
+        mode = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        if len(node.inputs) > 2 and node.inputs[2] is not None and (mode is None or bool(mode)):
+            return refuse(logger, node, "training mode is on or not constant")
+        if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
+            return refuse(logger, node, "its mask is read")
+    if not can_merge_outputs(after, before):
+        return refuse(logger, node, f"{before.name!r} and {after.name!r} are both names to keep (O3)")
+    if before.shape is None:
+        before.shape = after.shape
+    if before.dtype is None:
+        before.type = after.type
+    replace_value(after, before)
+    drop(node)
+    return True

@@ -1,0 +1,244 @@
+"""The TQT operator: forward equal to the specification bit for bit in every engine, gradients as T1 to T5."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from tqt_onnx.kernels import fixed_point, tqt
+
+GRAPH = tf.function(tqt.tqt_quantize, autograph=False)
+FORMATS = st.tuples(st.integers(2, 16), st.booleans())
+EXPONENTS = st.one_of(st.integers(-12, 6), st.sampled_from([tqt.MIN_EXPONENT, -80, 60, tqt.MAX_EXPONENT]))
+LENGTH = 64  # one shape, so that XLA compiles once per format
+
+
+def bits_of(array: object) -> np.ndarray:
+    return np.asarray(array, np.float32).view(np.int32)
+
+
+def points(exponent: int, bits: int, signed: bool, seed: int) -> np.ndarray:
+    """Ties, both ends and half a step around them, their float neighbours, powers of two, denormals, huge and random numbers."""
+    lowest, highest = fixed_point.bounds(bits, signed)
+    random = np.random.default_rng(seed)
+    steps = np.array([0.0, 0.5, 1.5, 2.5, 3.5, lowest - 0.5, lowest + 0.5, lowest, highest - 0.5, highest, highest + 0.5])
+    grid = np.ldexp(np.concatenate([steps, -steps]), exponent).astype(np.float32)
+    around = np.concatenate([np.nextafter(grid, np.float32(np.inf)), np.nextafter(grid, np.float32(-np.inf))])[::2]
+    special = [0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38, np.inf, -np.inf, 2.0**-126, 1.0, -1.0]
+    values = np.concatenate([grid, around, np.float32(special)])
+    rest = random.integers(2 * lowest - 4, 2 * highest + 4, LENGTH - len(values)) / 2
+    return np.concatenate([values, np.ldexp(rest, exponent).astype(np.float32)])
+
+
+def threshold(exponent: int, bits: int, signed: bool, below: float = 0.0) -> tf.Tensor:
+    return tf.constant(exponent + bits - int(signed) - below, tf.float32)
+
+
+def onnx_quantize(x: np.ndarray, exponent: int, bits: int, signed: bool) -> np.ndarray:
+    kind = {
+        (8, True): TensorProto.INT8,
+        (8, False): TensorProto.UINT8,
+        (16, True): TensorProto.INT16,
+        (16, False): TensorProto.UINT16,
+    }
+    element = kind[bits, signed]
+    constants = [
+        numpy_helper.from_array(np.ldexp(np.float32(1), exponent), "s"),
+        helper.make_tensor("z", element, [], [0]),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "qdq", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+
+
+@given(FORMATS, EXPONENTS, st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.25, 0.999]))
+def test_forward_equals_the_specification_eagerly_and_in_a_graph(kind, exponent, seed, below):
+    x = points(exponent, *kind, seed)
+    expected = bits_of(fixed_point.fake_quantize(x, exponent, *kind))
+    log2_t = threshold(exponent, *kind, below if abs(exponent) < 20 else 0.0)
+    assert (bits_of(tqt.tqt_quantize(x, log2_t, *kind)) == expected).all()
+    assert (bits_of(GRAPH(tf.constant(x), log2_t, *kind)) == expected).all()
+
+
+@pytest.mark.parametrize(("bits", "signed"), [(2, True), (4, False), (8, True), (8, False), (16, True), (16, False)])
+@pytest.mark.parametrize("exponent", [tqt.MIN_EXPONENT, -7, 3, tqt.MAX_EXPONENT])
+def test_forward_equals_the_specification_under_xla(bits, signed, exponent):
+    x = points(exponent, bits, signed, 1)
+    actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed, jit_compile=True)
+    assert (bits_of(actual) == bits_of(fixed_point.fake_quantize(x, exponent, bits, signed))).all()
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("exponent", [-20, -7, 0, 5])
+def test_forward_equals_onnxruntime(bits, signed, exponent):
+    x = points(exponent, bits, signed, 2)
+    actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed)
+    assert (bits_of(actual) == bits_of(onnx_quantize(x, exponent, bits, signed))).all()
+
+
+@given(st.integers(2, 16), st.integers(-12, 6), st.sampled_from([6.0, 1.0, 0.1, 20.0]), st.integers(0, 99))
+def test_limit_is_an_integer_bound(bits, exponent, limit, seed):
+    x = np.concatenate([points(exponent, bits, False, seed), np.float32([limit, limit * 0.999, limit * 1.001])])
+    upper = int(np.rint(math.ldexp(limit, -exponent)))
+    expected = fixed_point.fake_quantize(x, exponent, bits, False, upper)
+    assert (bits_of(tqt.tqt_quantize(x, threshold(exponent, bits, False), bits, False, limit)) == bits_of(expected)).all()
+    assert (bits_of(fixed_point.fake_quantize(np.clip(x, 0, limit), exponent, bits, False)) == bits_of(expected)).all()  # L2
+
+
+@pytest.mark.parametrize(
+    "threshold_bits", [np.float32(2.0), np.nextafter(np.float32(2), np.float32(3)), np.nextafter(np.float32(2), np.float32(1))]
+)
+def test_ceiling_is_exact_beside_an_integer(threshold_bits):
+    exponent = float(tqt.scale_exponent(tf.constant(threshold_bits), 8, True))
+    assert exponent == math.ceil(float(threshold_bits)) - 7
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_what_is_not_a_number_stays_visible(jit_compile):
+    def quantized(x: float, log2_t: float) -> float:
+        return float(tqt.tqt_quantize(tf.constant([x]), tf.constant(log2_t), 8, True, jit_compile=jit_compile)[0])
+
+    assert math.isnan(quantized(np.nan, 0.0))
+    assert math.isnan(quantized(1.0, np.nan))
+    assert math.isnan(quantized(1.0, tqt.MAX_EXPONENT + 8.0))
+    assert math.isnan(quantized(1.0, tqt.MIN_EXPONENT + 6.0))
+    assert quantized(np.inf, 0.0) == 127 / 128
+
+
+@pytest.mark.parametrize("shape", [(0,), (), (1, 1), (2, 0, 3)])
+def test_shapes_are_kept(shape):
+    assert tqt.tqt_quantize(tf.ones(shape), tf.constant(0.0), 8, True).shape == shape
+    inside = tf.function(lambda x: tqt.tqt_quantize(x, tf.constant(0.0), 8, True)).get_concrete_function(tf.TensorSpec([None, 3]))
+    assert inside.structured_outputs.shape.as_list() == [None, 3]
+
+
+def test_derived_bias_has_32_bits_and_the_sum_of_the_exponents():
+    bias = tf.constant([0.3, -1e9, 1e9, 2.0**-15], tf.float64)
+    exponents = tqt.scale_exponent(tf.constant(0.0), 8, True), tqt.scale_exponent(tf.constant(1.0), 8, False)
+    quantized = tqt.derived_quantize(bias, *exponents)
+    expected = fixed_point.quantize(bias.numpy(), -14, 32, True)
+    assert tqt.integers_of(quantized, exponents[0] + exponents[1]).numpy().tolist() == expected.tolist()
+    assert (quantized.numpy() == np.ldexp(expected.astype(np.float64), -14)).all()
+
+
+def reference_gradients(x, weights, exponent, bits, signed, limit=None):
+    """T2 and T3 in float64, element by element."""
+    lowest, highest = fixed_point.bounds(bits, signed)
+    scale = 2.0**exponent
+    steps = None if limit is None else limit / scale
+    bound = highest if steps is None else min(highest, round(steps))
+    slopes, total = [], 0.0
+    for value, weight in zip(x.astype(np.float64), weights.astype(np.float64), strict=True):
+        rounded = np.rint(value / scale)
+        if rounded < lowest:
+            slope, step = 0.0, float(lowest)
+        elif rounded > bound:
+            slope, step = 0.0, float(highest) if bound == highest else bound - steps
+        else:
+            slope, step = 1.0, rounded - value / scale
+        slopes.append(slope * weight)
+        total += weight * scale * math.log(2) * step
+    return np.array(slopes), total
+
+
+def gradients(x, weights, log2_t, bits, signed, limit=None, jit_compile=False):
+    x, variable = tf.constant(x), tf.Variable(log2_t, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(tqt.tqt_quantize(x, variable, bits, signed, limit, jit_compile=jit_compile) * weights)
+    return tape.gradient(loss, [x, variable])
+
+
+@given(FORMATS, st.integers(-10, 4), st.sampled_from([None, 6.0, 0.3]), st.integers(0, 2**32 - 1))
+def test_gradients_equal_a_float64_reference(kind, exponent, limit, seed):
+    x = points(exponent, *kind, seed)
+    x = x[np.abs(x) < 1e30]
+    weights = np.random.default_rng(seed).normal(size=x.shape).astype(np.float32)
+    slope, total = gradients(x, weights, threshold(exponent, *kind), *kind, limit)
+    expected_slope, expected_total = reference_gradients(x, weights, exponent, *kind, limit)
+    assert (slope.numpy() == expected_slope).all()  # T2: a mask, exactly
+    magnitude = 2.0 ** (exponent + kind[0]) * np.abs(weights).sum()
+    assert abs(float(total) - expected_total) <= 1e-6 * magnitude  # T3: float32 rounding of a sum of under 100 terms
+
+
+def test_gradients_under_xla_equal_those_of_the_graph():
+    x = points(-5, 8, True, 3)[:40]
+    weights = np.ones_like(x)
+    plain = gradients(x, weights, threshold(-5, 8, True), 8, True)
+    compiled = gradients(x, weights, threshold(-5, 8, True), 8, True, jit_compile=True)
+    assert (plain[0].numpy() == compiled[0].numpy()).all()
+    assert float(plain[1]) == pytest.approx(float(compiled[1]), rel=1e-6)
+
+
+@pytest.mark.parametrize(("x", "limit"), [(-5.0, None), (5.0, None), (0.93, 0.75), (0.93, 0.7), (0.31, 0.7)])
+def test_threshold_gradient_is_the_slope_of_the_relaxed_quantizer(x, limit):
+    """Finite differences of T1's relaxation: the scale is 2^(log2_t - 7) without a ceiling, the rounding error held constant."""
+    log2_t, step = 0.0, 1e-4
+    bits, signed = 8, limit is None
+    lowest, highest = fixed_point.bounds(bits, signed)
+
+    def relaxed(log2_t: float, error: float) -> float:
+        scale = 2.0 ** (log2_t - bits + signed)
+        value = x if limit is None else min(x, limit)
+        return scale * min(max(value / scale + error, lowest), highest)
+
+    scale = 2.0 ** (log2_t - bits + signed)
+    value = x if limit is None else min(x, limit)
+    error = np.rint(value / scale) - value / scale
+    slope = (relaxed(log2_t + step, error) - relaxed(log2_t - step, error)) / (2 * step)
+    actual = gradients(np.float32([x]), np.float32([1]), log2_t, bits, signed, limit)[1]
+    assert float(actual) == pytest.approx(slope, rel=1e-4, abs=1e-9)
+
+
+def test_a_limit_on_the_grid_has_no_threshold_gradient_above_it():
+    slope, total = gradients(np.float32([6.02, 7.0, 100.0]), np.ones(3, np.float32), 3.0, 8, False, 6.0)
+    assert float(total) == 0.0
+    assert slope.numpy().tolist() == [0.0, 0.0, 0.0]
+
+
+def test_shared_thresholds_accumulate_and_frozen_ones_have_no_gradient():
+    variable = tf.Variable(0.0)
+    frozen = tf.Variable(0.0, trainable=False)
+    x = tf.constant([0.3, 5.0])
+    with tf.GradientTape(persistent=True) as tape:
+        one = tf.reduce_sum(tqt.tqt_quantize(x, variable, 8, True))
+        two = one + tf.reduce_sum(tqt.tqt_quantize(x, variable, 8, True))
+        none = tf.reduce_sum(tqt.tqt_quantize(x, frozen, 8, True))
+        stopped = tf.reduce_sum(tqt.tqt_quantize(x, tf.stop_gradient(variable), 8, True))
+    assert float(tape.gradient(two, variable)) == 2 * float(tape.gradient(one, variable))  # T5
+    assert float(tape.gradient(one, variable)) != 0
+    assert tape.gradient(none, frozen) is None  # T4
+    assert tape.gradient(stopped, variable) is None
+
+
+def test_32_bits_are_refused_in_float32():
+    with pytest.raises(ValueError, match="float64"):
+        tqt.derived_quantize(tf.ones(3), tf.constant(-7.0), tf.constant(-7.0))
+
+
+def test_what_is_far_outside_has_finite_gradients():
+    slope, total = gradients(np.float32([np.inf, -np.inf, 3e38, -3e38]), np.ones(4, np.float32), -80.0, 8, True)
+    assert slope.numpy().tolist() == [0.0] * 4
+    assert float(total) == pytest.approx(2 * (127 - 128) * 2.0**-87 * math.log(2))  # T3: n and p
+
+
+def test_a_derived_scale_hands_its_gradient_to_both_thresholds():
+    ours, weights = tf.Variable(0.0), tf.Variable(0.0)
+    with tf.GradientTape() as tape:
+        exponents = tqt.scale_exponent(ours, 8, True), tqt.scale_exponent(weights, 8, True)
+        loss = tf.reduce_sum(tqt.derived_quantize(tf.constant([1.3 * 2**-14], tf.float64), *exponents))
+    first, second = tape.gradient(loss, [ours, weights])
+    assert float(first) == float(second) == pytest.approx(-0.3 * 2**-14 * math.log(2), rel=1e-5)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from tqt_onnx.passes.mean_to_global_average_pool import MeanToGlobalAveragePool
+
+
+def test_dimensions_kept(golden):
+    golden(
+        MeanToGlobalAveragePool(),
+        "g (float[n,3,4,5] x) => (float[n,3,1,1] y) <int64[2] a = {-1, 2}> { y = ReduceMean<keepdims = 1>(x, a) }",
+        "g (float[n,3,4,5] x) => (float[n,3,1,1] y) { y = GlobalAveragePool(x) }",
+    )
+
+
+def test_dimensions_dropped(golden):
+    model = golden(
+        MeanToGlobalAveragePool(),
+        "g (float[n,3,4,5] x) => (float[n,3] y) <int64[2] a = {2, 3}> { y = ReduceMean<keepdims = 0>(x, a) }",
+        "g (float[n,3,4,5] x) => (float[n,3] y) { y__pool = GlobalAveragePool(x) y = Flatten<axis = 1>(y__pool) }",
+    )
+    assert [str(dim) for dim in next(iter(model.graph)).outputs[0].shape] == ["n", "3", "1", "1"]
+
+
+def test_channels_last(golden):
+    golden(
+        MeanToGlobalAveragePool(),
+        """g (float[n,3,4,5] x) => (float[n,3] y) <int64[2] a = {1, 2}>
+        { t = Transpose<perm = [0, 2, 3, 1]>(x) y = ReduceMean<keepdims = 0>(t, a) }""",
+        "g (float[n,3,4,5] x) => (float[n,3] y) { y__pool = GlobalAveragePool(x) y = Flatten<axis = 1>(y__pool) }",
+    )
+
+
+def test_refusals(untouched):
+    untouched(
+        MeanToGlobalAveragePool(),
+        """g (float[n,3,4,5] x) => (float[n,5] y, float[n,3,5] z) <int64[2] a = {1, 2}, int64[1] b = {2}>
+        { y = ReduceMean<keepdims = 0>(x, a) z = ReduceMean<keepdims = 0>(x, b) }""",
+    )

@@ -1,0 +1,198 @@
+"""Random small networks for the fuzzer: every operator of the road, odd shapes, ties by construction, extreme scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass
+class Network:
+    """A float model, an input that lies on half steps of the input grid, and how thresholds are perturbed."""
+
+    model: onnx_ir.Model
+    inputs: dict[str, Array]
+    layer_bits: int
+    weight_bits: int
+    unsigned_input: bool
+    offsets: list[int]
+
+    def __repr__(self) -> str:
+        graph = onnx.printer.to_text(onnx_ir.to_proto(self.model).graph)
+        return f"bits {self.layer_bits}/{self.weight_bits}, unsigned {self.unsigned_input}, offsets {self.offsets}\n{graph}"
+
+
+@dataclass
+class _Builder:
+    rng: np.random.Generator
+    scale: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: list[onnx.TensorProto] = field(default_factory=list)
+    values: list[tuple[str, tuple[int, int, int]]] = field(default_factory=list)
+    """Name and (channels, height, width) of every image so far."""
+
+    def constant(self, array: Array) -> str:
+        name = f"k{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def weights(self, *shape: int) -> str:
+        """Integers of up to 8 bits on a power-of-two grid: products meet half steps of the next grid all the time."""
+        grid = int(self.rng.integers(-9, -3))
+        top = int(self.rng.choice([1, 7, 40, 128]))
+        integers = self.rng.integers(-top, top + 1, shape)
+        return self.constant(np.ldexp(integers.astype(np.float32), grid).astype(np.float32))
+
+    def bias(self, channels: int) -> str:
+        values = self.rng.integers(-300, 300, channels).astype(np.float32)
+        return self.constant(np.ldexp(values, self.scale - int(self.rng.integers(4, 12))).astype(np.float32))
+
+    def node(self, op: str, inputs: list[str], **attributes: Any) -> str:
+        name = f"{op.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], name=f"n_{name}", **attributes))
+        return name
+
+    def rectify(self, value: str, kind: str) -> str:
+        if kind == "relu":
+            return self.node("Relu", [value])
+        if kind == "relu6":
+            limit = np.float32(np.ldexp(6.0, self.scale))
+            return self.node("Clip", [value, self.constant(np.float32(0.0)), self.constant(limit)])
+        return value
+
+
+def _out(size: int, kernel: int, stride: int, dilation: int, pads: int) -> int:
+    return (size + pads - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """Networks of 1 to 7 steps from an NHWC input to images or logits."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    scale = draw(st.sampled_from([0, 0, 0, 0, 3, -7, 20, -20, 60, -60, 94, -94]))
+    channels, height, width = draw(st.integers(1, 4)), draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    builder = _Builder(rng, scale)
+    unsigned = draw(st.booleans())
+    start = builder.node("Transpose", ["x"], perm=[0, 3, 1, 2])
+    builder.values.append((start, (channels, height, width)))
+    for _ in range(draw(st.integers(1, 7))):
+        _step(draw, builder)
+    output, shape = _end(draw, builder)
+    graph = helper.make_graph(
+        builder.nodes,
+        "random",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", height, width, channels])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *shape])],
+        builder.constants,
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    low = 0 if unsigned else -300
+    halves = rng.integers(low, 300, (draw(st.integers(1, 3)), height, width, channels))
+    inputs = {"x": np.ldexp(halves.astype(np.float32), scale - 7).astype(np.float32)}
+    return Network(
+        model=onnx_ir.from_proto(proto),
+        inputs=inputs,
+        layer_bits=draw(st.sampled_from([16, 32])),
+        weight_bits=draw(st.sampled_from([8, 8, 4, 5])),
+        unsigned_input=unsigned,
+        offsets=draw(st.lists(st.sampled_from([0, 0, 0, -1, -2, 1, 3]), min_size=1, max_size=6)),
+    )
+
+
+def _step(draw: st.DrawFn, builder: _Builder) -> None:
+    """One more operator on a value drawn from all so far: forks, residuals and several readers come about by themselves."""
+    value, (channels, height, width) = builder.values[-1 if draw(st.booleans()) else draw(st.integers(0, len(builder.values) - 1))]
+    kind = draw(
+        st.sampled_from(["conv", "conv", "depthwise", "add", "add", "concat", "max", "average", "relu", "relu6", "pad", "square"])
+    )
+    if kind in ("conv", "depthwise"):
+        _convolution(draw, builder, value, (channels, height, width), depthwise=kind == "depthwise")
+    elif kind in ("add", "concat"):
+        partners = [
+            entry for entry in builder.values if entry[1][1:] == (height, width) and (kind == "concat" or entry[1][0] == channels)
+        ]
+        other, (more, _, _) = partners[draw(st.integers(0, len(partners) - 1))]
+        if kind == "add":
+            total = builder.rectify(builder.node("Add", [value, other]), draw(st.sampled_from(["none", "relu", "relu6"])))
+            builder.values.append((total, (channels, height, width)))
+        elif channels + more <= 12:
+            builder.values.append((builder.node("Concat", [value, other], axis=1), (channels + more, height, width)))
+    elif kind in ("max", "average"):
+        _pool(draw, builder, value, (channels, height, width), kind)
+    elif kind == "pad":
+        pads = draw(st.tuples(*[st.integers(0, 1)] * 4))
+        amounts = builder.constant(np.array([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]], np.int64))
+        shape = (channels, height + pads[0] + pads[2], width + pads[1] + pads[3])
+        builder.values.append((builder.node("Pad", [value, amounts]), shape))
+    elif kind == "square":
+        turned = builder.node("Transpose", [value], perm=[0, 1, 3, 2])
+        builder.values.append((turned, (channels, width, height)))
+    else:
+        builder.values.append((builder.rectify(value, kind), (channels, height, width)))
+
+
+def _convolution(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int], *, depthwise: bool) -> None:
+    channels, height, width = shape
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    pads = list(draw(st.tuples(*[st.integers(0, 1)] * 4)))
+    strides = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    dilations = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (2, 2)]))
+    out = (
+        _out(height, kernel[0], strides[0], dilations[0], pads[0] + pads[2]),
+        _out(width, kernel[1], strides[1], dilations[1], pads[1] + pads[3]),
+    )
+    if min(out) < 1:
+        return
+    group = channels if depthwise else 1
+    produced = channels * draw(st.integers(1, 2)) if depthwise else draw(st.integers(1, 5))
+    inputs = [value, builder.weights(produced, channels // group, *kernel)]
+    if draw(st.booleans()):
+        inputs.append(builder.bias(produced))
+    made = builder.node(
+        "Conv", inputs, kernel_shape=list(kernel), pads=pads, strides=list(strides), dilations=list(dilations), group=group
+    )
+    made = builder.rectify(made, draw(st.sampled_from(["none", "relu", "relu6"])))
+    builder.values.append((made, (produced, *out)))
+
+
+def _pool(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int], kind: str) -> None:
+    channels, height, width = shape
+    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    strides = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+    pads = [0, 0, 0, 0]
+    if kind == "max":
+        pads = [draw(st.integers(0, size - 1)) if size > 1 else 0 for size in (kernel * 2)]
+    out = (
+        _out(height, kernel[0], strides[0], 1, pads[0] + pads[2]),
+        _out(width, kernel[1], strides[1], 1, pads[1] + pads[3]),
+    )
+    if min(out) < 1:
+        return
+    op = "MaxPool" if kind == "max" else "AveragePool"
+    made = builder.node(op, [value], kernel_shape=list(kernel), strides=list(strides), pads=pads)
+    builder.values.append((made, (channels, *out)))
+
+
+def _end(draw: st.DrawFn, builder: _Builder) -> tuple[str, tuple[int, ...]]:
+    value, (channels, height, width) = builder.values[-1]
+    kind = draw(st.sampled_from(["image", "image", "dense", "global", "softmax"]))
+    if kind == "image":
+        if value.startswith("transpose0"):
+            return builder.node("Relu", [value]), (channels, height, width)
+        return value, (channels, height, width)
+    if kind == "global":
+        value, height, width = builder.node("GlobalAveragePool", [value]), 1, 1
+    flat = builder.node("Reshape", [value, builder.constant(np.array([-1, channels * height * width], np.int64))])
+    inputs = [flat, builder.weights(channels * height * width, 3)]
+    if draw(st.booleans()):
+        inputs.append(builder.bias(3))
+    logits = builder.node("Gemm" if len(inputs) == 3 else "MatMul", inputs)
+    return (builder.node("Softmax", [logits]) if kind == "softmax" else logits), (3,)

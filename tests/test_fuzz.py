@@ -1,0 +1,83 @@
+"""Random networks: oracle = onnxruntime (optimizations off and on) = TensorFlow on every integer, or a typed refusal.
+
+`TQT_ONNX_FUZZ=N` runs N networks instead of the fixed number (`make fuzz N=... SEED=...`).
+"""
+
+from __future__ import annotations
+
+import os
+
+import onnx_ir
+from hypothesis import HealthCheck, event, given, settings
+from random_networks import Network, networks
+
+from tqt_onnx.calibrate import calibrate
+from tqt_onnx.ir import UnsupportedError
+from tqt_onnx.passes import BitWidths, InferShapes, annotate, insert_qdq, lower, optimize, remove_qdq
+from tqt_onnx.verbs.check import check
+
+COUNT = int(os.environ.get("TQT_ONNX_FUZZ", "0"))
+
+
+@settings(
+    max_examples=COUNT or 60,
+    derandomize=not COUNT,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(network=networks())
+def test_every_engine_computes_the_same_integers(network: Network) -> None:
+    bits = BitWidths(
+        layer=network.layer_bits,  # type: ignore[arg-type]
+        weight=network.weight_bits,
+        unsigned_input=network.unsigned_input,
+    )
+    model = network.model.clone()
+    optimize(model)
+    lower(model, bits.contract, unsigned_input=bits.unsigned_input)
+    try:
+        graph = annotate(model, bits)
+        thresholds = calibrate(model, graph, lambda: iter([network.inputs]), method="max", parallel=True)
+        moved = {
+            group: log2_t + network.offsets[index % len(network.offsets)]
+            for index, (group, log2_t) in enumerate(thresholds.items())
+        }
+        quantized = insert_qdq(model, graph.decide(moved))
+    except UnsupportedError as error:
+        event(f"refused: {str(error).split(':')[0][:40]}")
+        return
+    InferShapes().apply(quantized)
+    restored = remove_qdq(quantized)
+    again = insert_qdq(*restored)
+    assert _edges(again) == _edges(quantized)
+    result = check(quantized, network.inputs, engines=("oracle", "ort", "tf"))
+    uncertified = [layer for layer in result.certificates if not layer.certified]
+    event("certified" if not uncertified else "uncertified layers")
+    assert result.differences == ()
+    assert result.ok
+    if not uncertified and not result.islands:
+        assert result.not_certified == ()
+    assert sum(result.integers.values()) > 0
+
+
+def _edges(model: onnx_ir.Model) -> set[tuple[str, ...]]:
+    """Operators with the names of what they read and write; how nodes are ordered where both orders are right is left out."""
+    values = {(node.op_type, *(str(value.name) for value in (*node.inputs, *node.outputs) if value)) for node in model.graph}
+    return {tuple("bound" if "bound" in name else name for name in entry) for entry in values}
+
+
+def test_the_fuzzer_reaches_every_operator() -> None:
+    """A generator that stops producing an operator would make the test above weaker without anybody noticing."""
+    seen: set[str] = set()
+
+    @settings(max_examples=150, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @given(network=networks())
+    def collect(network: Network) -> None:
+        seen.update(node.op_type for node in network.model.graph)
+
+    collect()
+    assert seen >= {
+        "AveragePool", "Add", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Pad", "Relu",
+        "Reshape", "Softmax", "Transpose",
+    }  # fmt: skip

@@ -1,0 +1,128 @@
+"""Operators against the ONNX reference, over random shapes; float64 BLAS against int64."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from tqt_onnx.ir import UnsupportedError
+from tqt_onnx.verify import ROUNDINGS, FixedPoint, Oracle
+from tqt_onnx.verify.oracle_ops import products
+from tqt_onnx.verify.oracle_ops.conv import convolve
+from tqt_onnx.verify.oracle_ops.dense import product
+
+
+def reference(op, arrays, **attributes):
+    names = [f"i{index}" for index in range(len(arrays))]
+    return ReferenceEvaluator(helper.make_node(op, names, ["y"], **attributes)).run(None, dict(zip(names, arrays, strict=True)))[0]
+
+
+AXIS = st.tuples(st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.integers(0, 2), st.integers(0, 2))
+GROUPS = st.sampled_from([(1, 1, 1), (1, 3, 2), (2, 1, 1), (3, 1, 2), (2, 2, 3)])
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 2), GROUPS, st.lists(AXIS, min_size=1, max_size=2), st.integers(0, 2**32 - 1))
+def test_conv_is_the_reference_conv(images, channels, axes, seed):
+    group, depth, multiplier = channels
+    rng = np.random.default_rng(seed)
+    kernel, strides, dilations = ([axis[k] for axis in axes] for k in range(3))
+    pads = [axis[3] for axis in axes] + [axis[4] for axis in axes]
+    x = rng.integers(-128, 128, (images, group * depth, *rng.integers(5, 8, len(axes))))
+    w = rng.integers(-128, 128, (group * multiplier, depth, *kernel))
+    attributes = {"strides": strides, "dilations": dilations, "pads": pads, "group": group}
+    ours = convolve(x, w, **attributes)
+    theirs = reference("Conv", [x.astype(float), w.astype(float)], kernel_shape=kernel, **attributes)
+    assert ours.dtype == np.int64
+    assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_float64_and_int64_convolutions_are_equal(group):
+    rng = np.random.default_rng(1)
+    x, w = rng.integers(-(2**15), 2**15, (2, 8, 7, 7)), rng.integers(-(2**15), 2**15, (8, 8 // group, 3, 3))
+    options = {"strides": [1, 2], "dilations": [1, 1], "pads": [1, 0, 1, 2], "group": group}
+    assert np.array_equal(convolve(x, w, **options, dtype=np.float64), convolve(x, w, **options, dtype=np.int64))
+
+
+def test_beyond_2_53_it_is_int64_and_beyond_2_62_it_is_refused():
+    a, b = np.array([[2**30 + 1, 1]]), np.array([[2**30 + 1], [-1]])
+    assert product(a, b).tolist() == [[(2**30 + 1) ** 2 - 1]]  # float64 would lose the last bits
+    assert products.exact_dtype(2**53 - 1, "") is np.float64
+    assert products.exact_dtype(2**53, "") is np.int64
+    with pytest.raises(UnsupportedError, match="2\\^62"):
+        product(a * 4, b)
+
+
+def test_max_pool_is_the_reference(net):
+    rng = np.random.default_rng(3)
+    x = rng.integers(-128, 128, (2, 3, 7, 6)).astype(np.float32)
+    attributes = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1], "dilations": [1, 2]}
+    n = net(["n", 3, 7, 6])
+    a = n.quantized("x", "a", 0, "i8")
+    n.quantized(n.op("MaxPool", [a], "p", **attributes), "y", 0, "i8")
+    out = Oracle(n.model("y")).run({"x": x})
+    assert np.array_equal(out["y__q"].integers, reference("MaxPool", [x.astype(float)], **attributes))
+
+
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [
+        ("Transpose", [], {"perm": [0, 2, 3, 1]}),
+        ("Reshape", [np.array([0, -1])], {}),
+        ("Flatten", [], {"axis": 2}),
+        ("Flatten", [], {"axis": -1}),
+        ("Squeeze", [np.array([3])], {}),
+        ("Unsqueeze", [np.array([1, -1])], {}),
+        ("Pad", [np.array([0, 0, 1, 2, 0, 0, 0, 1])], {}),
+        ("Pad", [np.array([1, 2]), np.int8(0).astype(np.float32), np.array([-2])], {}),
+        ("Identity", [], {}),
+        ("Relu", [], {}),
+        ("Clip", [np.float32(-3), np.float32(2.5)], {}),
+    ],
+)
+def test_operators_that_move_or_limit(net, op, constants, attributes):
+    x = np.arange(-10, 14, dtype=np.float32).reshape(2, 3, 4, 1)
+    n = net(["n", 3, 4, 1])
+    a = n.quantized("x", "a", 0, "i8")
+    names = [n.constant(f"c{index}", array) for index, array in enumerate(constants)]
+    out = Oracle(n.model(n.op(op, [a, *names], "y", **attributes))).run({"x": x})["y"]
+    assert isinstance(out, FixedPoint)
+    expected = reference(op, [x.astype(float), *(c.astype(float) if c.dtype.kind == "f" else c for c in constants)], **attributes)
+    assert np.array_equal(out.real(), expected)
+
+
+@given(st.integers(-(2**40), 2**40), st.integers(-3, 44), st.integers(2, 16), st.booleans())
+def test_half_up_is_floor_of_x_plus_one_half(value, shift, bits, signed):
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    expected = min(max(math.floor(Fraction(value) / Fraction(2) ** shift + Fraction(1, 2)), low), high)
+    assert ROUNDINGS["half_up"](np.array([value]), 0, shift, bits, signed).tolist() == [expected]
+
+
+def test_negative_pads_crop(net):
+    n = net(["n", 4])
+    n.op("Pad", [n.quantized("x", "a", 0, "i8"), n.constant("p", np.array([0, -1, 0, 2]))], "y")
+    out = Oracle(n.model("y")).run({"x": np.array([[1, 2, 3, 4]], np.float32)})
+    assert out["y"].integers.tolist() == [[2, 3, 4, 0, 0]]
+
+
+def test_concat_meets_on_the_finer_grid(net):
+    n = net(["n", 2])
+    a, b = n.quantized("x", "a", 0, "i8"), n.quantized("x", "b", -2, "i8")
+    out = Oracle(n.model(n.op("Concat", [a, b], "y", axis=1))).run({"x": np.array([[1.25, -3.0]], np.float32)})["y"]
+    assert (out.exponent, out.integers.tolist()) == (-2, [[4, -12, 5, -12]])
+
+
+def test_gemm_with_transposes(net):
+    n = net(["n", 2])
+    a = n.quantized("x", "a", 0, "i8")
+    n.op("Gemm", [a, n.weight("w", [[1, 2], [3, 4], [5, 6]], -1), n.weight("b", [1, -1, 100], -1, "i32")], "y", transB=1)
+    out = Oracle(n.model("y")).run({"x": np.array([[10.0, -1.0]], np.float32)})["y"]
+    assert out.integers.tolist() == [[10 - 2 + 1, 30 - 4 - 1, 50 - 6 + 100]]

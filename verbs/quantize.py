@@ -1,0 +1,122 @@
+"""`quantize`: an optimized float model becomes a Q/DQ model with calibrated power-of-two scales (static mode)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy.typing as npt
+
+from .. import __version__
+from ..calibrate import METHODS, calibrate
+from ..ir import VERSION_KEY, DataError, ModelError, QuantizerGraph, UnsupportedError, UsageError, quantizers_of
+from ..passes import BitWidths, InferShapes, Island, annotate, insert_qdq, islands, lower, optimize
+from .sources import Feeder, Feeds, Progress, open_model
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+    from ..datasets import Dataset
+
+BATCH: Final = 8
+"""Images run at once while calibrating: bounds memory, and is enough to keep the cores busy."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A quantized model and what was decided.
+
+    Attributes:
+        model: Q/DQ, ready to be saved, checked and exported.
+        graph: its quantizers with their exponents; the model's metadata holds the same.
+        log2_thresholds: share group -> binary logarithm of the real threshold (where training would start).
+        islands: nodes that stay float, with the reason.
+        images: how many calibration examples were used.
+    """
+
+    model: onnx_ir.Model
+    graph: QuantizerGraph
+    log2_thresholds: dict[str, float]
+    islands: tuple[Island, ...]
+    images: int
+
+    @property
+    def float_layers(self) -> tuple[Island, ...]:
+        """What stays float beyond the Softmax at the end: what `--strict` objects to."""
+        return tuple(island for island in self.islands if not island.expected)
+
+
+def quantize(
+    model: onnx_ir.Model | str | os.PathLike[str],
+    calibration: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+    *,
+    bits: BitWidths | None = None,
+    method: str = "mse",
+    parallel: bool = False,
+    preprocess: str = "none",
+    limit: int | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Quantization:
+    """Quantizes a float model with thresholds taken from calibration data.
+
+    Args:
+        model: float ONNX, as `convert` gives it; a model in memory is not changed.
+        calibration: inputs as the network sees them, or images with a `preprocess` preset.
+        bits: widths and contract; int8 and `layer16` by default.
+        method: how activation thresholds are decided, a row of `calibrate.METHODS`.
+        parallel: one float pass for all tensors instead of layer after layer on quantized inputs.
+        preprocess: preset for images.
+        limit: use at most so many examples.
+        seed: draw them at random.
+        progress: called with (done, total, what).
+
+    Raises:
+        ModelError: unreadable, or quantized already.
+        UnsupportedError: nothing to quantize, or scales outside the exact range.
+        DataError: data that does not fit, or holds NaN or Inf.
+        UsageError: an unknown method.
+    """
+    if method not in METHODS:
+        raise UsageError(f"the calibration method must be one of {', '.join(METHODS)}. Received: {method!r}")
+    widths = bits or BitWidths()
+    source = open_model(model)
+    lowered = source if isinstance(model, (str, os.PathLike)) else source.clone()
+    _refuse_quantized(lowered)
+    feeder = Feeder(lowered, calibration, preprocess=preprocess, limit=limit, seed=seed)
+    optimize(lowered)
+    lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
+    graph = annotate(lowered, widths)
+    thresholds = calibrate(
+        lowered, graph, lambda: _signed_as_stated(feeder, widths), method=method, parallel=parallel, progress=progress
+    )
+    decided = graph.decide(thresholds)
+    left = tuple(islands(lowered))
+    quantized = insert_qdq(lowered, decided)
+    InferShapes().apply(quantized)
+    quantized.metadata_props[VERSION_KEY] = __version__
+    return Quantization(quantized, decided, thresholds, left, len(feeder))
+
+
+def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Any:
+    """The feeds; inputs that were declared unsigned are checked, since a negative one would silently become 0."""
+    for feeds in feeder.feeds(BATCH):
+        if widths.unsigned_input:
+            _refuse_negative(feeds)
+        yield feeds
+
+
+def _refuse_negative(feeds: Feeds) -> None:
+    for name, array in feeds.items():
+        if array.size and float(array.min()) < 0:
+            raise DataError(f"input {name!r} was declared unsigned, but the calibration data holds {float(array.min())}")
+
+
+def _refuse_quantized(model: onnx_ir.Model) -> None:
+    if quantizers_of(model) is not None:
+        raise ModelError("the model is quantized already; the float model that `convert` wrote is expected")
+    for node in model.graph:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            raise UnsupportedError(f"node {node.name!r} is a {node.op_type} of another tool; a float model is expected")

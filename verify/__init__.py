@@ -1,0 +1,38 @@
+"""Proof that every engine computes the same integers: oracle, certificate, onnxruntime, comparison."""
+
+from .certificate import LayerCertificate, certify, observed_bounds
+from .compare import Difference, FloatComparison, compare, compare_floats
+from .engines import Runner, check_engines, tapped_runner
+from .fixed_tensor import FixedPoint
+from .oracle import Oracle
+from .oracle_ops import OPS, ROUNDINGS, quantize_with, rounding_ops
+from .plan import Island
+from .result import CheckResult
+from .runtime import Session, fused_operators, run_optimized, run_tapped
+from .truncate import bisect_optimized
+
+__all__ = [
+    "OPS",
+    "ROUNDINGS",
+    "CheckResult",
+    "Difference",
+    "FixedPoint",
+    "FloatComparison",
+    "Island",
+    "LayerCertificate",
+    "Oracle",
+    "Runner",
+    "Session",
+    "bisect_optimized",
+    "certify",
+    "check_engines",
+    "compare",
+    "compare_floats",
+    "fused_operators",
+    "observed_bounds",
+    "quantize_with",
+    "rounding_ops",
+    "run_optimized",
+    "run_tapped",
+    "tapped_runner",
+]

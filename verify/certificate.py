@@ -1,0 +1,99 @@
+"""The certificate: which layers every engine computes exactly in float32, whatever the data (X1, X2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir
+
+from ..ir import COMPUTE, MAX_EXPONENT, MIN_EXPONENT, name_of
+from .batches import Feeds
+from .fixed_tensor import FixedPoint
+from .intervals import Intervals
+from .oracle import Oracle
+from .oracle_ops import OPS, Operand
+from .plan import Plan, make_plan
+from .sums import Sum
+
+FLOAT32_EXACT: Final = 1 << 24
+"""Every integer up to here is a float32 number; beyond, every second one is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCertificate:
+    """What is known of one layer, or of one Add, without looking at data.
+
+    Attributes:
+        node: name of the node.
+        op_type: its operator.
+        output: name of the float value it computes.
+        channel_bounds: per output channel, the largest magnitude of any partial sum, in units of the sum's scale.
+        bound: the largest of them; None where nothing is known.
+        accumulator_bits: width of a two's complement accumulator that holds every partial sum; None likewise.
+        certified: whether float32 is exact here: the sum and its requantization.
+        reason: why not, else an empty string.
+    """
+
+    node: str
+    op_type: str
+    output: str
+    channel_bounds: tuple[int, ...]
+    bound: int | None
+    accumulator_bits: int | None
+    certified: bool
+    reason: str
+
+
+def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertificate]:
+    """Certificates of every Conv, Gemm, MatMul and Add that is computed in fixed point, in topological order.
+
+    Args:
+        model: a Q/DQ model.
+        plan: its plan, where there is one already.
+
+    Raises:
+        UnsupportedError: a scale is not a power of two, or a zero point not 0.
+    """
+    plan = plan or make_plan(model)
+    intervals = Intervals(model, plan)
+    layers = (node for node in model.graph if node.op_type in COMPUTE | {"Add"} and plan.kinds[name_of(node.outputs[0])] == "fixed")
+    return [_certificate(node, intervals.sums.get(name_of(node.outputs[0]))) for node in layers]
+
+
+def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
+    output = name_of(node.outputs[0])
+    name = node.name or output
+    if found is None:
+        reason = "its weights are not constant or its input is not bounded"
+        return LayerCertificate(name, node.op_type, output, (), None, None, False, reason)
+    reason = ""
+    if found.bound > FLOAT32_EXACT:
+        channel = found.bounds.index(found.bound)
+        reason = f"partial sums of channel {channel} can reach {found.bound}, beyond 2^24 = {FLOAT32_EXACT}"
+    elif not MIN_EXPONENT <= found.exponent <= MAX_EXPONENT:
+        reason = f"its sums have the scale 2^{found.exponent}, outside 2^{MIN_EXPONENT} .. 2^{MAX_EXPONENT} (Q5)"
+    bits = found.bound.bit_length() + 1
+    return LayerCertificate(name, node.op_type, output, found.bounds, found.bound, bits, not reason, reason)
+
+
+def observed_bounds(model: onnx_ir.Model, feeds: Feeds) -> dict[str, int]:
+    """Largest partial sum that the given data can cause: each layer on `|x|` and `|w|` (X1, observed).
+
+    Returns:
+        Name of a layer's output value -> bound in units of its sum, in topological order.
+    """
+    bounds: dict[str, int] = {}
+
+    def observe(node: onnx_ir.Node, inputs: Sequence[Operand | None], _output: Operand) -> None:
+        if node.op_type in COMPUTE | {"Add"}:
+            absolute = [FixedPoint(np.abs(x.integers), x.exponent) if isinstance(x, FixedPoint) else x for x in inputs]
+            total = OPS[node.op_type](node, absolute)
+            assert isinstance(total, FixedPoint)
+            name = name_of(node.outputs[0])
+            bounds[name] = max(bounds.get(name, 0), total.magnitude)
+
+    Oracle(model).run(feeds, keep=(), observe=observe)
+    return bounds

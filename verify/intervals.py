@@ -1,0 +1,165 @@
+"""Bounds of every fixed-point tensor, from the graph and its integer constants alone: no data (X1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx_ir
+
+from ..ir import constant, name_of
+from ..kernels.fixed_point import requantize
+from .fixed_tensor import LIMIT, FixedPoint, exact
+from .oracle_ops import grid_of
+from .plan import Plan
+from .sums import Sum, layer_sum
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """All numbers of a tensor lie in `[low, high] * 2^exponent`.
+
+    Attributes:
+        low: smallest integer.
+        high: largest integer.
+        exponent: binary logarithm of the scale.
+    """
+
+    low: int
+    high: int
+    exponent: int
+
+    @property
+    def magnitude(self) -> int:
+        """Largest absolute value."""
+        return max(-self.low, self.high)
+
+    def on(self, exponent: int) -> Interval:
+        """The same numbers on a finer grid."""
+        shift = self.exponent - exponent
+        return Interval(self.low << shift, self.high << shift, exponent)
+
+
+class Intervals:
+    """Intervals of a model's fixed-point and integer tensors, and the sums of its layers.
+
+    Args:
+        model: a Q/DQ model.
+        plan: its plan.
+
+    Attributes:
+        by_name: value name -> interval.
+        sums: output name of a layer or Add -> bounds of its partial sums.
+    """
+
+    def __init__(self, model: onnx_ir.Model, plan: Plan) -> None:
+        self.by_name: dict[str, Interval] = {}
+        self.sums: dict[str, Sum] = {}
+        self._constants: dict[str, FixedPoint] = {}
+        for node in model.graph:
+            output = node.outputs[0]
+            if output.name and plan.kinds[output.name] in {"fixed", "integer"} and not plan.is_island(node):
+                interval = RULES.get(node.op_type, _same)(self, node)
+                if interval is not None:
+                    self.by_name[output.name] = interval
+
+    def of(self, value: onnx_ir.Value | None) -> Interval | None:
+        """Interval of a value, None where it is not known."""
+        return None if value is None else self.by_name.get(name_of(value))
+
+    def fixed_constant(self, value: onnx_ir.Value | None) -> FixedPoint | None:
+        """The integers of a dequantized constant, else None."""
+        return None if value is None else self._constants.get(name_of(value))
+
+    def quantize(self, node: onnx_ir.Node) -> Interval:
+        """Rounding and saturation are monotone: the ends of the input's interval bound the output."""
+        grid, x = grid_of(node), self.of(node.inputs[0])
+        if x is None:
+            return Interval(*grid.bounds, grid.exponent)
+        ends = np.array([min(max(end, 1 - LIMIT), LIMIT - 1) for end in (x.low, x.high)], np.int64)
+        low, high = requantize(ends, x.exponent, grid.exponent, grid.bits, grid.signed).tolist()
+        return Interval(low, high, grid.exponent)
+
+    def dequantize(self, node: onnx_ir.Node) -> Interval:
+        """Constants are known exactly; a tensor keeps its integers."""
+        grid, integers, x = grid_of(node), constant(node.inputs[0]), self.of(node.inputs[0])
+        if integers is None:
+            return Interval(*(grid.bounds if x is None else (x.low, x.high)), grid.exponent)
+        values = integers.astype(np.int64)
+        self._constants[name_of(node.outputs[0])] = FixedPoint(values, grid.exponent)
+        return Interval(*((int(values.min()), int(values.max())) if values.size else (0, 0)), grid.exponent)
+
+    def layer(self, node: onnx_ir.Node) -> Interval | None:
+        """Sum of products: the bounds of its partial sums hold for the result too."""
+        x, weights = self.of(node.inputs[0]), self.fixed_constant(node.inputs[1])
+        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias = self.fixed_constant(bias_value)
+        if x is None or weights is None or (bias_value is not None and bias is None):
+            return None
+        found = self.sums[name_of(node.outputs[0])] = layer_sum(node, (x.low, x.high, x.exponent), weights, bias)
+        return Interval(found.low, found.high, found.exponent)
+
+    def add(self, node: onnx_ir.Node) -> Interval | None:
+        """Both summands on the finer grid."""
+        a, b = self.of(node.inputs[0]), self.of(node.inputs[1])
+        if a is None or b is None:
+            return None
+        exponent = min(a.exponent, b.exponent)
+        a, b = a.on(exponent), b.on(exponent)
+        result = Interval(a.low + b.low, a.high + b.high, exponent)
+        bound = max(result.magnitude, a.magnitude, b.magnitude)
+        self.sums[name_of(node.outputs[0])] = Sum((bound,), result.low, result.high, exponent)
+        return result
+
+    def relu(self, node: onnx_ir.Node) -> Interval | None:
+        """Negative numbers vanish."""
+        x = self.of(node.inputs[0])
+        return None if x is None else Interval(max(x.low, 0), max(x.high, 0), x.exponent)
+
+    def clip(self, node: onnx_ir.Node) -> Interval | None:
+        """Integer bounds limit the integers, float bounds the numbers, on a grid that holds both."""
+        x = self.of(node.inputs[0])
+        for index, limit in ((1, max), (2, min)):
+            bound = constant(node.inputs[index]) if index < len(node.inputs) else None
+            if x is None or bound is None or np.isinf(bound.astype(np.float64)).all():
+                continue
+            edge = FixedPoint(bound.astype(np.int64), x.exponent) if bound.dtype.kind != "f" else exact(bound, x.exponent)
+            x, number = x.on(edge.exponent), int(edge.integers.reshape(()))
+            x = Interval(limit(x.low, number), limit(x.high, number), x.exponent)
+        return x
+
+    def concat(self, node: onnx_ir.Node) -> Interval | None:
+        """The hull of all inputs."""
+        found = [self.of(value) for value in node.inputs]
+        known = [interval for interval in found if interval is not None]
+        if not known or len(known) < len(found):
+            return None
+        exponent = min(interval.exponent for interval in known)
+        known = [interval.on(exponent) for interval in known]
+        return Interval(min(i.low for i in known), max(i.high for i in known), exponent)
+
+    def pad(self, node: onnx_ir.Node) -> Interval | None:
+        """Zeros join."""
+        x = self.of(node.inputs[0])
+        return None if x is None else Interval(min(x.low, 0), max(x.high, 0), x.exponent)
+
+
+def _same(intervals: Intervals, node: onnx_ir.Node) -> Interval | None:
+    """Operators that only select elements."""
+    return intervals.of(node.inputs[0])
+
+
+RULES: Final[Mapping[str, Callable[[Intervals, onnx_ir.Node], Interval | None]]] = {
+    "Add": Intervals.add,
+    "Clip": Intervals.clip,
+    "Concat": Intervals.concat,
+    "Conv": Intervals.layer,
+    "DequantizeLinear": Intervals.dequantize,
+    "Gemm": Intervals.layer,
+    "MatMul": Intervals.layer,
+    "Pad": Intervals.pad,
+    "QuantizeLinear": Intervals.quantize,
+    "Relu": Intervals.relu,
+}

@@ -1,0 +1,38 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir
+
+from ...ir import attribute
+from ...kernels.fixed_point import Integers
+from ..fixed_tensor import FixedPoint
+from .elementwise import add_fixed
+from .operands import Op, Operand, fixed, optional
+from .products import as_integers, exact_dtype, sum_bound
+
+
+def product(a: Integers, b: Integers) -> Integers:
+    """`a @ b` in float64 BLAS where exact, else in int64."""
+    dtype = exact_dtype(sum_bound(a, b, -1), "MatMul")
+    return as_integers(a.astype(dtype) @ b.astype(dtype))
+
+
+def matmul(_node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`a @ b`, of any rank; the exponents add."""
+    a, b = fixed(inputs[0]), fixed(inputs[1])
+    return FixedPoint(product(a.integers, b.integers), a.exponent + b.exponent)
+
+
+def gemm(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`a @ b + c`, with alpha = beta = 1."""
+    a, b, c = fixed(inputs[0]), fixed(inputs[1]), optional(inputs, 2)
+    left = a.integers.T if attribute(node, "transA", 0) else a.integers
+    right = b.integers.T if attribute(node, "transB", 0) else b.integers
+    y = FixedPoint(product(left, right), a.exponent + b.exponent)
+    return y if c is None else add_fixed(y, fixed(c), f"Gemm {node.name!r}")
+
+
+DENSE: dict[str, Op] = {"Gemm": gemm, "MatMul": matmul}

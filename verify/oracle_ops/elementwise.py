@@ -1,0 +1,50 @@
+"""Element by element: sums, relu, clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir
+
+from ..fixed_tensor import FixedPoint, aligned, check_magnitude, exact
+from .operands import Op, Operand, fixed, optional
+
+
+def add_fixed(a: FixedPoint, b: FixedPoint, what: str) -> FixedPoint:
+    """`a + b` on the finer grid, with broadcasting.
+
+    Raises:
+        UnsupportedError: the scales are too far apart for int64.
+    """
+    (left, right), exponent = aligned((a, b), what)
+    check_magnitude(FixedPoint(left, 0).magnitude + FixedPoint(right, 0).magnitude, what)
+    return FixedPoint(left + right, exponent)
+
+
+def add(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`a + b`."""
+    return add_fixed(fixed(inputs[0]), fixed(inputs[1]), f"Add {node.name!r}")
+
+
+def relu(_node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`max(x, 0)`."""
+    x = fixed(inputs[0])
+    return FixedPoint(np.maximum(x.integers, 0), x.exponent)
+
+
+def clip(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`min(max(x, low), high)`: integer bounds limit the integers themselves (L2), float bounds the real value."""
+    x = fixed(inputs[0])
+    for bound, limit in ((optional(inputs, 1), np.maximum), (optional(inputs, 2), np.minimum)):
+        if bound is None or isinstance(bound, FixedPoint) or np.isinf(bound.astype(np.float64)).all():
+            continue
+        if bound.dtype.kind != "f":
+            x = FixedPoint(limit(x.integers, bound.astype(np.int64)), x.exponent)
+        else:
+            (values, edge), exponent = aligned((x, exact(bound, x.exponent)), f"Clip {node.name!r}")
+            x = FixedPoint(limit(values, edge), exponent)
+    return x
+
+
+ELEMENTWISE: dict[str, Op] = {"Add": add, "Clip": clip, "Relu": relu}

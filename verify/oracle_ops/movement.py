@@ -1,0 +1,102 @@
+"""Operators that only move elements: they act alike on integers and on floats, and never round (L7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir
+
+from ...ir import attribute
+from ..fixed_tensor import FixedPoint, aligned
+from .operands import Op, Operand, optional
+
+Array = npt.NDArray[Any]
+
+
+def moving(move: Callable[[onnx_ir.Node, Array, Sequence[Operand | None]], Array]) -> Op:
+    """The operator that applies `move(node, array, all inputs)` to the first input, keeping its exponent."""
+
+    def op(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
+        x = inputs[0]
+        if isinstance(x, FixedPoint):
+            return FixedPoint(move(node, x.integers, inputs), x.exponent)
+        assert x is not None
+        return move(node, x, inputs)
+
+    return op
+
+
+def _numbers(operand: Operand | None, default: Sequence[int]) -> list[int]:
+    """A constant list of ints (a shape, axes, pads)."""
+    if operand is None or isinstance(operand, FixedPoint):
+        return list(default)
+    return [int(number) for number in operand.ravel()]
+
+
+def _identity(_node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
+    return x
+
+
+def _transpose(node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
+    return np.ascontiguousarray(x.transpose(attribute(node, "perm", tuple(reversed(range(x.ndim))))))
+
+
+def _reshape(node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    wanted = _numbers(inputs[1], ())
+    if not attribute(node, "allowzero", 0):
+        wanted = [x.shape[axis] if length == 0 else length for axis, length in enumerate(wanted)]
+    if x.size == 0 and -1 in wanted:  # an empty batch, which leaves NumPy without a clue
+        free = wanted.index(-1)
+        known = [length for axis, length in enumerate(wanted) if axis not in {0, free}]
+        wanted[free] = math.prod(x.shape[1:]) // math.prod(known) if free else 0
+    return x.reshape(wanted)
+
+
+def _flatten(node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
+    axis = attribute(node, "axis", 1)
+    axis += x.ndim if axis < 0 else 0
+    return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
+
+
+def _squeeze(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    axes = optional(inputs, 1)
+    return np.squeeze(x) if axes is None else np.squeeze(x, tuple(_numbers(axes, ())))
+
+
+def _unsqueeze(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    return np.expand_dims(x, tuple(_numbers(inputs[1], ())))
+
+
+def _pad(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    pads = _numbers(inputs[1], ())
+    axes = [axis % x.ndim for axis in _numbers(optional(inputs, 3), range(x.ndim))]
+    widths = {axis: (pads[index], pads[index + len(axes)]) for index, axis in enumerate(axes)}
+    both = [widths.get(axis, (0, 0)) for axis in range(x.ndim)]
+    cropped = x[tuple(slice(-min(a, 0), x.shape[axis] + min(b, 0)) for axis, (a, b) in enumerate(both))]  # negative pads crop
+    return np.pad(cropped, [(max(a, 0), max(b, 0)) for a, b in both])
+
+
+def concat(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
+    """Concatenation; inputs of several scales (none in our models, L5) meet on the finest."""
+    axis = attribute(node, "axis", 0)
+    fixed = [x for x in inputs if isinstance(x, FixedPoint)]
+    if len(fixed) == len(inputs):
+        integers, exponent = aligned(fixed, f"Concat {node.name!r}")
+        return FixedPoint(np.concatenate(integers, axis), exponent)
+    return np.concatenate([x.real() if isinstance(x, FixedPoint) else x for x in inputs if x is not None], axis)
+
+
+MOVEMENT: dict[str, Op] = {
+    "Concat": concat,
+    "Flatten": moving(_flatten),
+    "Identity": moving(_identity),
+    "Pad": moving(_pad),
+    "Reshape": moving(_reshape),
+    "Squeeze": moving(_squeeze),
+    "Transpose": moving(_transpose),
+    "Unsqueeze": moving(_unsqueeze),
+}

@@ -1,0 +1,88 @@
+"""Bounds of a layer's partial sums (X1).
+
+With `x` in `[l, h]` a product `w x` contributes at most `max(0, w l, w h)` upwards and `max(0, -w l, -w h)` downwards, so
+in whatever order an engine adds, every partial sum of a channel lies in `[-N, P]`, `P` and `N` being the sums of these.
+For an unsigned input that is `p * sum(w+)` and `p * sum(w-)`. The bias, added first or last, widens it by `|b|`.
+Padding contributes zeros, which the bounds contain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir
+
+from ..ir import attribute
+from .fixed_tensor import FixedPoint, check_magnitude, magnitude
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What the partial sums of a layer can reach, in units of `2^exponent`.
+
+    Attributes:
+        bounds: per output channel, the largest magnitude of any partial sum (one entry for an Add).
+        low: smallest possible result of any channel.
+        high: largest possible result of any channel.
+        exponent: binary logarithm of the unit.
+    """
+
+    bounds: tuple[int, ...]
+    low: int
+    high: int
+    exponent: int
+
+    @property
+    def bound(self) -> int:
+        """Largest bound of all channels."""
+        return max(self.bounds, default=0)
+
+
+def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, bias: FixedPoint | None) -> Sum:
+    """Bounds of a Conv, Gemm or MatMul with constant weights.
+
+    Args:
+        node: the layer.
+        x: smallest and largest integer of its input, and the exponent.
+        weights: integer weights.
+        bias: integer bias, one per channel or one for all, or None.
+
+    Raises:
+        UnsupportedError: the bounds themselves do not fit int64.
+    """
+    low, high, exponent = x
+    rows = _rows(node, weights)
+    what = f"{node.op_type} {node.name!r}"
+    check_magnitude(max(-low, high) * magnitude(rows) * max(rows.shape[1], 1), what)
+    up = np.maximum(np.maximum(rows * low, rows * high), 0).sum(axis=1)
+    down = np.maximum(np.maximum(-rows * low, -rows * high), 0).sum(axis=1)
+    unit = exponent + weights.exponent
+    tops, bottoms = up.tolist(), down.tolist()
+    if bias is None:
+        return _sum(tops, bottoms, [0] * len(tops), unit)
+    finer = min(unit, bias.exponent)
+    shift = unit - finer
+    offsets = [int(b) << (bias.exponent - finer) for b in np.broadcast_to(bias.integers.ravel(), len(tops))]
+    return _sum([top << shift for top in tops], [bottom << shift for bottom in bottoms], offsets, finer)
+
+
+def _sum(tops: list[int], bottoms: list[int], offsets: list[int], exponent: int) -> Sum:
+    triples = list(zip(tops, bottoms, offsets, strict=True))
+    return Sum(
+        bounds=tuple(abs(b) + max(top, bottom) for top, bottom, b in triples),
+        low=min((b - bottom for _, bottom, b in triples), default=0),
+        high=max((b + top for top, _, b in triples), default=0),
+        exponent=exponent,
+    )
+
+
+def _rows(node: onnx_ir.Node, weights: FixedPoint) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """The weights as one row per output channel."""
+    integers = weights.integers
+    if node.op_type == "Conv":
+        return integers.reshape(integers.shape[0], -1)
+    if node.op_type == "Gemm" and attribute(node, "transB", 0):
+        return integers.reshape(integers.shape[0], -1)
+    columns = np.moveaxis(integers, -2, 0) if integers.ndim > 1 else integers.reshape(-1, 1)
+    return columns.reshape(columns.shape[0], -1).T
