@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .passes import BitWidths
 
 METHODS: Final = ("mse", "max", "klj")
+WEIGHT_METHODS: Final = ("mse", "max")
 PRESETS: Final = ("none", "inception", "unit", "vgg")
 """Repeated here so that `--help` loads no NumPy; a test compares them with the tables of `calibrate` and `datasets`."""
 
@@ -96,6 +97,7 @@ def convert(
 @click.option(
     "--method", type=click.Choice(METHODS), default="mse", show_default=True, help="How activation thresholds are decided."
 )
+@click.option("--weight-method", type=click.Choice(WEIGHT_METHODS), default="mse", show_default=True, help="The same for weights.")
 @click.option("--parallel-calibration", is_flag=True, help="One float pass for all tensors: faster, a little less accurate.")
 @_width_options
 @_data_options
@@ -106,6 +108,7 @@ def quantize(
     force: bool,
     calibration: Path,
     method: str,
+    weight_method: str,
     parallel_calibration: bool,
     preprocess: str,
     limit: int | None,
@@ -128,6 +131,7 @@ def quantize(
             calibration,
             bits=bits,
             method=method,
+            weight_method=weight_method,
             parallel=parallel_calibration,
             preprocess=preprocess,
             limit=limit,
@@ -149,15 +153,20 @@ def quantize(
     "--copy", "copies", multiple=True, metavar="ENGINE=FILE", help="Run ENGINE (oracle, ort, ort-optimized, tf) on another file."
 )
 @_data_options
-def check(model: Path, data: Path, engines: str, copies: Sequence[str], preprocess: str, limit: int | None, seed: int | None) -> int:
+def check(
+    model: Path, data: Path, engines: str, copies: Sequence[str], preprocess: str, limit: int | None, seed: int | None
+) -> int:
     """Do all engines compute the same integers for a quantized MODEL? Exit status 1 if not."""
     from .ir import load
     from .report import progress_bar
     from .verbs.check import check as run
     from .verbs.show import show_check
 
+    own = {name: load(path) for name, _, path in (copy.partition("=") for copy in copies)}
     with progress_bar() as progress:
-        result = run(model, data, engines=_names(engines) or (), preprocess=preprocess, limit=limit, seed=seed, progress=progress)
+        result = run(
+            model, data, engines=_names(engines) or (), copies=own, preprocess=preprocess, limit=limit, seed=seed, progress=progress
+        )
     show_check(result)
     return 0 if result.ok else 1
 

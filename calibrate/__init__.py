@@ -1,8 +1,8 @@
 """Statistics over calibration data, streamed, and the thresholds decided from them (numerics C)."""
 
 from .calibration import calibrate
-from .decisions import METHODS
+from .decisions import METHODS, WEIGHT_METHODS
 from .feeds import Batches, Feed
 from .parallel import Progress
 
-__all__ = ["METHODS", "Batches", "Feed", "Progress", "calibrate"]
+__all__ = ["METHODS", "WEIGHT_METHODS", "Batches", "Feed", "Progress", "calibrate"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir
 
 from ..ir import Quantizer, QuantizerGraph, UsageError
-from .decisions import METHODS, GroupStatistics, decide_constants
+from .decisions import METHODS, WEIGHT_METHODS, GroupStatistics, decide_constants
 from .engine import Engine, cores
 from .feeds import Batches
 from .parallel import Progress, float_pass
@@ -19,12 +19,13 @@ def calibrate(
     batches: Batches,
     *,
     method: str = "mse",
+    weight_method: str = "mse",
     parallel: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Decides the threshold of every share group (numerics C).
 
-    Constants take C1 with the rule of Q7, 16-bit tensors, biases and accumulators their maximum (C2), everything else the
+    Weights take their own method (C1, Q7), 16-bit tensors, biases and accumulators their maximum (C2), everything else the
     method. Quantizers with a derived scale have no threshold. A group of nothing but zeros gets `log2 t = 0` and a log line
     at level warning (Q6).
 
@@ -35,6 +36,7 @@ def calibrate(
             and once or twice more for each share group that contains its own ancestor (see `sequential`).
             Large batches are cut where the batch dimension is dynamic.
         method: `mse` (smallest squared error), `max`, or `klj` (the paper's search).
+        weight_method: `mse`, or `max` as in the paper's static mode (C1).
         parallel: one pass of float statistics instead of the sequential walk, which measures each tensor with everything
             upstream of it quantized (C4).
         progress: called as `progress(done, total, what)`; a total of 0 means that it is not known.
@@ -49,7 +51,9 @@ def calibrate(
         ModelError: a quantizer on a value that the model does not have.
         UnsupportedError: operators that onnxruntime does not run, or a scale outside the exact range (Q5).
     """
-    return run(model, graph, batches, Engine(model), method=method, parallel=parallel, progress=progress)[0]
+    return run(
+        model, graph, batches, Engine(model), method=method, weight_method=weight_method, parallel=parallel, progress=progress
+    )[0]
 
 
 def run(
@@ -59,19 +63,22 @@ def run(
     engine: Engine,
     *,
     method: str,
+    weight_method: str = "mse",
     parallel: bool,
     progress: Progress | None,
 ) -> tuple[dict[str, float], Walk | None]:
     """`calibrate` with an engine of the caller's; also returns the finished walk, None in parallel mode."""
     if method not in METHODS:
         raise UsageError(f"method must be one of {', '.join(METHODS)}. Received: {method!r}")
+    if weight_method not in WEIGHT_METHODS:
+        raise UsageError(f"weight method must be one of {', '.join(WEIGHT_METHODS)}. Received: {weight_method!r}")
     values = sites(model, graph)
     fixed: dict[str, float] = {}
     measured: dict[str, GroupStatistics] = {}
     by_value: dict[str, GroupStatistics] = {}
     for name, members in graph.groups().items():
         if all(values[member.value].is_initializer() for member in members):
-            fixed[name] = decide_constants(members, [constant_array(values[member.value]) for member in members])
+            fixed[name] = decide_constants(members, [constant_array(values[member.value]) for member in members], weight_method)
         else:
             measured[name] = GroupStatistics(members, method, cores())
             by_value.update(dict.fromkeys((member.value for member in members), measured[name]))

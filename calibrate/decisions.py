@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..ir import DataError, ModelError, Quantizer
 from ..kernels.histogram import MagnitudeHistogram, PowerOfTwoHistogram, Range
 from ..kernels.klj import klj_histogram, klj_log2
-from ..kernels.thresholds import ZERO_LOG2, max_log2, mse_log2, weight_log2
+from ..kernels.thresholds import ZERO_LOG2, max_log2, mse_log2, weight_log2, weight_mse_log2
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,13 @@ METHODS: Final[dict[str, Rule]] = {
     "max": Rule(Range, None, lambda seen, _, signed: max_log2(seen, signed)),
     "klj": Rule(Range, klj_histogram, klj_log2),
 }
+
+
+WEIGHT_METHODS: Final[dict[str, Callable[[npt.NDArray[Any], int, bool], float]]] = {
+    "mse": weight_mse_log2,
+    "max": weight_log2,
+}
+"""How thresholds of weights and reciprocals are decided: smallest squared error, or the paper's `max|w|` (C1, Q7)."""
 
 
 def rule_for(members: Sequence[Quantizer], method: str) -> Rule:
@@ -112,8 +119,8 @@ class GroupStatistics:
             warn_zero([member.value for member in self.members])
 
 
-def decide_constants(members: Sequence[Quantizer], arrays: Sequence[npt.NDArray[Any]]) -> float:
-    """`log2 t` of a group that holds nothing but constants: C1 and Q7 (for a lone bias `max` is the same without Q7).
+def decide_constants(members: Sequence[Quantizer], arrays: Sequence[npt.NDArray[Any]], method: str) -> float:
+    """`log2 t` of a group that holds nothing but constants, by a row of `WEIGHT_METHODS`; a lone bias takes its maximum.
 
     Raises:
         DataError: a NaN or an infinity in a constant (Q6).
@@ -131,7 +138,7 @@ def decide_constants(members: Sequence[Quantizer], arrays: Sequence[npt.NDArray[
         return ZERO_LOG2
     if any(member.role == "bias" for member in members):
         return max_log2(seen, signed)
-    return weight_log2(together, bits, signed)
+    return WEIGHT_METHODS[method](together, bits, signed)
 
 
 def warn_zero(names: Sequence[str]) -> None:

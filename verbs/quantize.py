@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy.typing as npt
 
 from .. import __version__
-from ..calibrate import METHODS, calibrate
+from ..calibrate import METHODS, WEIGHT_METHODS, calibrate
 from ..ir import VERSION_KEY, DataError, ModelError, QuantizerGraph, UnsupportedError, UsageError, quantizers_of
 from ..passes import BitWidths, InferShapes, Island, annotate, insert_qdq, islands, lower, optimize
 from .sources import Feeder, Feeds, Progress, open_model
@@ -54,6 +54,7 @@ def quantize(
     *,
     bits: BitWidths | None = None,
     method: str = "mse",
+    weight_method: str = "mse",
     parallel: bool = False,
     preprocess: str = "none",
     limit: int | None = None,
@@ -67,6 +68,7 @@ def quantize(
         calibration: inputs as the network sees them, or images with a `preprocess` preset.
         bits: widths and contract; int8 and `layer16` by default.
         method: how activation thresholds are decided, a row of `calibrate.METHODS`.
+        weight_method: the same for weights, a row of `calibrate.WEIGHT_METHODS`; `max` is the paper's.
         parallel: one float pass for all tensors instead of layer after layer on quantized inputs.
         preprocess: preset for images.
         limit: use at most so many examples.
@@ -81,6 +83,8 @@ def quantize(
     """
     if method not in METHODS:
         raise UsageError(f"the calibration method must be one of {', '.join(METHODS)}. Received: {method!r}")
+    if weight_method not in WEIGHT_METHODS:
+        raise UsageError(f"the weight method must be one of {', '.join(WEIGHT_METHODS)}. Received: {weight_method!r}")
     widths = bits or BitWidths()
     source = open_model(model)
     lowered = source if isinstance(model, (str, os.PathLike)) else source.clone()
@@ -90,7 +94,13 @@ def quantize(
     lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
     graph = annotate(lowered, widths)
     thresholds = calibrate(
-        lowered, graph, lambda: _signed_as_stated(feeder, widths), method=method, parallel=parallel, progress=progress
+        lowered,
+        graph,
+        lambda: _signed_as_stated(feeder, widths),
+        method=method,
+        weight_method=weight_method,
+        parallel=parallel,
+        progress=progress,
     )
     decided = graph.decide(thresholds)
     left = tuple(islands(lowered))

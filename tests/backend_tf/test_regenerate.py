@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -164,20 +166,35 @@ def test_elementwise_aligns_what_comes_in_different_layouts(net):
 @CONTRACTS
 @pytest.mark.parametrize("op", ["Gemm", "MatMul"])
 def test_layers_beyond_24_bits_are_exact(net, contract, op):
-    """Adversarial: all products have one sign, so float32 sums would lose their last bits (X2)."""
+    """Adversarial: two huge halves cancel and leave a few thousand units, which float32 would lose on the way (X2)."""
     built = net(contract, (1, 1, 1024))
     built.constant("shape", np.array([-1, 1024]))
     x = built.node("Reshape", [built.top, "shape"], "flat")
     y = built.dense("d", x, (1024, 8), op, act=None, bias=contract == "layer16" or op == "Gemm")
-    built.constants["d/w"] = (0.49 - 0.004 * built.random.integers(0, 3, (1024, 8))).astype(np.float32)
-    built.quantizers = [
-        q if q.id != "x__input" else type(q)("x__input", "x__input", 16, True, "input", "x__input", exponent=-5)
-        for q in built.quantizers
-    ]
-    images = np.abs(built.images(3)) * 200
+    half = built.random.integers(120, 126, (512, 8))
+    other = half.copy()
+    other[:8] -= built.random.integers(0, 4, (8, 8))
+    built.constants["d/w"] = (np.concatenate([half, -other]) / 256).astype(np.float32)
+    exponents = {"x__input": -5, "d/w": -8, "d": -8} | ({"d__acc": -11, "d/b": -11} if contract == "layer16" else {})
+    bits = {"x__input": 16}
+    built.quantizers = [replace(q, exponent=exponents.get(q.id, q.exponent), bits=bits.get(q.id, q.bits)) for q in built.quantizers]
+    images = built.random.integers(2**14, 2**15, (6, 512))
+    images[:, :8] //= 64
+    images = (np.concatenate([images, images], 1).reshape(6, 1, 1, 1024) / 32).astype(np.float32)
     model = regenerate(built.model(y), built.graph())
     assert model.wide_layers() == {"d__acc" if contract == "layer16" else "d"}
     assert_same_integers(model, built, images)
+    assert 0 < np.abs(model.integers({"x": images})["d__q"]).min() < 100  # not saturated: a lost unit would show
+
+
+def test_a_clip_that_is_not_its_quantizers_bound_is_computed(net):
+    built = net("layer16")
+    built.constant("low", np.float32(-0.7)), built.constant("high", np.float32(0.9))
+    y = built.node("Clip", [built.top, "low", "high"], "y")
+    built.quantize(y, 8, True, "activation", -5)
+    model = regenerate(built.model(y), built.graph())
+    assert_same_integers(model, built, built.images())
+    assert np.unique(model.integers({"x": built.images()})["y__q"])[[0, -1]].tolist() == [-22, 29]
 
 
 def test_layers_within_24_bits_stay_float32(assorted):

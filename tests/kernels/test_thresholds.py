@@ -52,6 +52,23 @@ def test_q7_tie_goes_to_the_smaller_exponent() -> None:
     assert thresholds.weight_exponent(w, 8, True) == -7
 
 
+@given(
+    st.lists(st.floats(-4.0, 4.0, width=32), min_size=1, max_size=30).filter(lambda w: max(map(abs, w)) > 1e-3),
+    st.sampled_from([2, 4, 8]),
+    st.integers(-60, 60),
+)
+def test_weight_mse_is_the_best_power_of_two(numbers: list[float], bits: int, scale: int) -> None:
+    w = np.ldexp(np.array(numbers, np.float64), scale).astype(np.float32)
+    top = fp.ceil_log2(float(np.abs(w).max()))
+    best = min((error(w, k, bits, True), k) for k in range(top - 10, top + 2))[1]
+    assert thresholds.weight_mse_log2(w, bits, True) == best
+
+
+def test_weight_mse_saturates_an_outlier() -> None:
+    w = np.array([1.05] + [0.011] * 5000, np.float32)
+    assert thresholds.weight_mse_log2(w, 4, True) < thresholds.weight_log2(w, 4, True) - 1
+
+
 @given(st.lists(st.integers(-512, 512), min_size=1, max_size=20), st.sampled_from([2, 4, 8]), st.booleans())
 def test_q7_is_the_better_of_two(numerators: list[int], bits: int, signed: bool) -> None:
     w = np.array([*numerators, 512], np.float32) / 512
