@@ -74,7 +74,7 @@ def test_what_is_not_the_schema_is_refused(text: str) -> None:
     ("field", "value"),
     [
         ("bits", True), ("bits", 8.0), ("bits", 99), ("signed", 1), ("role", "other"), ("limit", "6"), ("limit", -1.0),
-        ("limit", math.nan), ("derived_from", ["x"]), ("derived_from", ["x", 3]), ("exponent", "0"), ("exponent", 0.5), 
+        ("limit", math.nan), ("derived_from", ["x"]), ("derived_from", ["x", 3]), ("exponent", "0"), ("exponent", 0.5),
         ("id", None),
     ],
 )  # fmt: skip

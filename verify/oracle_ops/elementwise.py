@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir
 
 from ..fixed_tensor import FixedPoint, aligned, check_magnitude, exact
@@ -39,12 +41,20 @@ def clip(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
     for bound, limit in ((optional(inputs, 1), np.maximum), (optional(inputs, 2), np.minimum)):
         if bound is None or isinstance(bound, FixedPoint) or np.isinf(bound.astype(np.float64)).all():
             continue
+        if bound.dtype.kind == "f" and _never_binds(x, bound, upper=limit is np.minimum):
+            continue  # before it is put on the grid of x, which may be too fine for so large a number
         if bound.dtype.kind != "f":
             x = FixedPoint(limit(x.integers, bound.astype(np.int64)), x.exponent)
         else:
             (values, edge), exponent = aligned((x, exact(bound, x.exponent)), f"Clip {node.name!r}")
             x = FixedPoint(limit(values, edge), exponent)
     return x
+
+
+def _never_binds(x: FixedPoint, bound: npt.NDArray[Any], *, upper: bool) -> bool:
+    """Whether no value of `x` lies beyond the bound."""
+    largest = np.ldexp(float(x.magnitude), x.exponent)
+    return bool((bound >= largest).all() if upper else (bound <= -largest).all())
 
 
 ELEMENTWISE: dict[str, Op] = {"Add": add, "Clip": clip, "Relu": relu}
