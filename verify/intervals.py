@@ -11,7 +11,7 @@ import onnx_ir
 
 from ..ir import constant, name_of
 from ..kernels.fixed_point import requantize
-from .fixed_tensor import LIMIT, FixedPoint, exact
+from .fixed_tensor import LIMIT, FixedPoint
 from .oracle_ops import grid_of
 from .plan import Plan
 from .sums import Sum, layer_sum
@@ -125,8 +125,12 @@ class Intervals:
             bound = constant(node.inputs[index]) if index < len(node.inputs) else None
             if x is None or bound is None or np.isinf(bound.astype(np.float64)).all():
                 continue
-            edge = FixedPoint(bound.astype(np.int64), x.exponent) if bound.dtype.kind != "f" else exact(bound, x.exponent)
-            x, number = x.on(edge.exponent), int(edge.integers.reshape(()))
+            if bound.dtype.kind == "f":
+                numerator, denominator = float(bound.reshape(())).as_integer_ratio()
+                x = x.on(min(x.exponent, 1 - denominator.bit_length()))
+                number = (numerator << -x.exponent) // denominator  # exact: the denominator is a power of two
+            else:
+                number = int(bound.reshape(()))
             x = Interval(limit(x.low, number), limit(x.high, number), x.exponent)
         return x
 

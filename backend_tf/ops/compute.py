@@ -23,20 +23,34 @@ def conv(trace: Trace, step: Step) -> Laid:
     if weight is None or len(weight.shape) != 4:
         raise step.refuse("a float initializer [out, in/groups, H, W] is expected as kernel", name)
     groups = step.get("group", 1)
-    dtype = trace.dtype(step)
-    x = tf.cast(trace.input(step, 0).to(NHWC), dtype)
+    strides, dilations = step.get("strides", (1, 1)), step.get("dilations", (1, 1))
+    x = trace.input(step, 0).to(NHWC)
+    dtype = tf.float64 if _overhangs(x, weight.shape[2:], dilations) else trace.dtype(step)
+    x = tf.cast(x, dtype)
     if groups != 1 and not (groups == x.shape[-1] and weight.shape[1] == 1):
         raise step.refuse("one group, or one per input channel, is expected", f"group={groups}, {x.shape[-1]} channels")
     kernel = tf.cast(trace.weight(name), dtype)
     if weight.form == "plain":  # read by other operators too
         moved = tf.reshape(kernel, (groups, weight.shape[0] // groups, *weight.shape[1:]))
         kernel = tf.transpose(moved[:, :, 0], (2, 3, 0, 1)) if groups > 1 else tf.transpose(moved[0], (2, 3, 1, 0))
-    strides, dilations = step.get("strides", (1, 1)), step.get("dilations", (1, 1))
     x, padding = padded(step, x, weight.shape[2:], strides, dilations)
     y = _depthwise(x, kernel, strides, dilations, padding) if groups > 1 else _full(x, kernel, strides, dilations, padding)
     if step.given(2):
         y = tf.nn.bias_add(y, tf.cast(trace.input(step, 2).onnx, dtype))
     return Laid(y, NHWC)
+
+
+def _overhangs(x: tf.Tensor, kernel: Any, dilations: Any) -> bool:
+    """Whether the kernel is larger than the unpadded image in some direction.
+
+    TensorFlow 2.21 on CPU crashes the process there (seen: image 2 x 4, kernel 3 x 1, strides 2, one row of padding) when its
+    oneDNN kernel for float32 adds the bias as well; the float64 kernel does not, and images this small cost nothing.
+    """
+    sizes = x.shape.as_list()[1:3]
+    return any(
+        size is not None and (length - 1) * dilation + 1 > size
+        for size, length, dilation in zip(sizes, kernel, dilations, strict=True)
+    )
 
 
 def gemm(trace: Trace, step: Step) -> Laid:

@@ -14,6 +14,9 @@ def padded(
 ) -> tuple[tf.Tensor, str]:
     """An NHWC tensor and the padding mode with which a window operator gives what ONNX asks for.
 
+    Unequal borders become a Pad in front: with TensorFlow 2.21 the operator's own explicit padding corrupted the heap of the
+    process (seen: depthwise, 8 x 8 image, 3 x 3 kernel, strides 2, one row and column of padding on every side).
+
     Args:
         step: the operator, with its `pads`.
         x: NHWC tensor of known height and width.
