@@ -25,7 +25,7 @@ def conv(trace: Trace, step: Step) -> Laid:
     groups = step.get("group", 1)
     strides, dilations = step.get("strides", (1, 1)), step.get("dilations", (1, 1))
     x = trace.input(step, 0).to(NHWC)
-    dtype = tf.float64 if _overhangs(x, weight.shape[2:], dilations) else trace.dtype(step)
+    dtype = tf.float64 if _distrusts_float32(x, weight.shape[2:], strides, dilations) else trace.dtype(step)
     x = tf.cast(x, dtype)
     if groups != 1 and not (groups == x.shape[-1] and weight.shape[1] == 1):
         raise step.refuse("one group, or one per input channel, is expected", f"group={groups}, {x.shape[-1]} channels")
@@ -40,17 +40,21 @@ def conv(trace: Trace, step: Step) -> Laid:
     return Laid(y, NHWC)
 
 
-def _overhangs(x: tf.Tensor, kernel: Any, dilations: Any) -> bool:
-    """Whether the kernel is larger than the unpadded image in some direction.
+def _distrusts_float32(x: tf.Tensor, kernel: Any, strides: Any, dilations: Any) -> bool:
+    """Whether TensorFlow's float32 kernel must be avoided; the float64 one is another implementation, and right.
 
-    TensorFlow 2.21 on CPU crashes the process there (seen: image 2 x 4, kernel 3 x 1, strides 2, one row of padding) when its
-    oneDNN kernel for float32 adds the bias as well; the float64 kernel does not, and images this small cost nothing.
+    Both defects are those of the oneDNN kernels of TensorFlow 2.21 on CPU:
+
+    - a kernel larger than the unpadded image crashes the process when the bias is added by the same kernel (seen: image
+      2 x 4, kernel 3 x 1, strides 2, one row of padding);
+    - unequal strides can give zeros where there is a sum (seen: one channel, image 2 x 3, kernel 1 x 2, strides 1 x 2).
     """
     sizes = x.shape.as_list()[1:3]
-    return any(
+    overhangs = (
         size is not None and (length - 1) * dilation + 1 > size
         for size, length, dilation in zip(sizes, kernel, dilations, strict=True)
     )
+    return strides[0] != strides[1] or any(overhangs)
 
 
 def gemm(trace: Trace, step: Step) -> Laid:

@@ -103,6 +103,23 @@ def test_convolution_windows(net, contract, size, kernel, strides, pads, dilatio
     assert_same_integers(regenerate(built.model(y), built.graph()), built, x)
 
 
+@CONTRACTS
+@pytest.mark.parametrize(
+    ("size", "kernel", "strides", "pads"),
+    [
+        ((2, 4), (3, 1), (2, 2), (1, 0, 0, 1)),  # TensorFlow 2.21's float32 kernel crashes
+        ((2, 3), (1, 2), (1, 2), (0, 0, 0, 0)),  # and gives zeros for the second row
+        ((5, 3), (3, 3), (1, 2), (0, 0, 0, 0)),
+    ],
+)
+def test_windows_that_the_float32_kernel_gets_wrong(net, contract, size, kernel, strides, pads):
+    built = net(contract, (*size, 1))
+    y = built.conv("c", built.top, (1, 1), kernel, strides, pads)
+    x = built.images(2)
+    assert_same_floats(built, x, y)
+    assert_same_integers(regenerate(built.model(y), built.graph()), built, x)
+
+
 @pytest.mark.parametrize("pads", [(0, 0, 0, 0), (0, 0, 1, 1), (1, 1, 1, 1), (1, 0, 0, 1)])
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("inside", [0, 1])
