@@ -3,7 +3,16 @@
 from .console import make_console
 from .progress import Progress, progress_bar
 from .table import table
-from .tables import accuracy_table, certificate_table, check_table, difference_table, float_table, inspect_table, island_table
+from .tables import (
+    accuracy_table,
+    certificate_table,
+    check_table,
+    difference_table,
+    engine_verdict,
+    float_table,
+    inspect_table,
+    island_table,
+)
 
 __all__ = [
     "Progress",
@@ -11,6 +20,7 @@ __all__ = [
     "certificate_table",
     "check_table",
     "difference_table",
+    "engine_verdict",
     "float_table",
     "inspect_table",
     "island_table",

@@ -34,8 +34,7 @@ def check_table(check: Check) -> Group:
     for engine in check.engines:
         broken = sum(d.count for d in check.differences if d.engine == engine)
         open_ = sum(d.count for d in check.not_certified if d.engine == engine)
-        compared = check.integers.get(engine, 0)
-        rows.append((engine, compared, broken, open_, _verdict(compared, broken, open_)))
+        rows.append((engine, check.integers.get(engine, 0), broken, open_, engine_verdict(check, engine)))
     columns = ("engine", "integers", "differing", "differing, not certified", "result")
     parts: list[RenderableType] = [table(f"Against the int64 oracle, {check.images:,} images", columns, rows)]
     if check.differences:
@@ -93,13 +92,16 @@ def island_table(islands: Sequence[Island]) -> PlainTable:
     return table("Stays float", ("node", "operator", "reason"), [(i.node, i.op_type, i.reason) for i in islands])
 
 
-def _verdict(compared: int, broken: int, uncertified: int) -> str:
+def engine_verdict(check: Check, engine: str) -> str:
     """One engine's result; a difference that is merely not promised away is still no "bit for bit"."""
-    if broken:
+    if any(d.engine == engine for d in check.differences):
         return "DIFFERS"
-    if uncertified:
+    if any(d.engine == engine for d in check.not_certified):
         return "exact where certified"
-    return "bit for bit" if compared else "NOT compared"
+    if check.integers.get(engine, 0):
+        return "bit for bit"
+    floats = [comparison for comparison in check.floats if comparison.engine == engine]
+    return "floats within tolerance" if floats and all(comparison.ok for comparison in floats) else "NOT compared"
 
 
 def _type(quantizer: Quantizer | None) -> str:
