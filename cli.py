@@ -23,6 +23,9 @@ WEIGHT_METHODS: Final = ("mse", "max")
 PRESETS: Final = ("none", "inception", "unit", "vgg")
 """Repeated here so that `--help` loads no NumPy; a test compares them with the tables of `calibrate` and `datasets`."""
 
+SEED: Final = click.IntRange(0, 2**32 - 1)
+"""What every generator of random numbers takes."""
+
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -38,7 +41,7 @@ def _options(*options: Option) -> Option:
 _data_options = _options(
     click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images."),
     click.option("--limit", type=click.IntRange(min=1), help="Use at most so many examples."),
-    click.option("--seed", type=int, help="Draw the examples at random with this seed; without it, in order."),
+    click.option("--seed", type=SEED, help="Draw the examples at random with this seed; without it, in order."),
 )
 _output_options = _options(
     click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="File to write."),
@@ -76,7 +79,10 @@ def app(debug: bool) -> None:
 def convert(
     model: Path, output: Path, force: bool, inputs: str | None, outputs: str | None, input_shape: str | None, keep_batch_norm: bool
 ) -> int:
-    """A trained TensorFlow MODEL (.pb, .keras, .h5) to optimized float ONNX, compared with TensorFlow."""
+    """A trained TensorFlow MODEL (.pb, .keras, .h5) to optimized float ONNX, compared with TensorFlow.
+
+    Exit status 1, and nothing written, where the two differ by more than 1e-4 of an output's range.
+    """
     from .ir import check_writable, save
 
     check_writable(output, force=force)
@@ -85,7 +91,8 @@ def convert(
     from .verbs.show import show_conversion
 
     result = run(model, inputs=_names(inputs), outputs=_names(outputs), input_shape=shape, keep_batch_norm=keep_batch_norm)
-    save(result.model, output, force=force)
+    if result.ok:
+        save(result.model, output, force=force)
     show_conversion(result, output)
     return 0 if result.ok else 1
 
@@ -162,7 +169,7 @@ def check(
     from .verbs.check import check as run
     from .verbs.show import show_check
 
-    own = {name: load(path) for name, _, path in (copy.partition("=") for copy in copies)}
+    own = {engine: load(path) for engine, path in _copies(copies).items()}
     with progress_bar() as progress:
         result = run(
             model, data, engines=_names(engines) or (), copies=own, preprocess=preprocess, limit=limit, seed=seed, progress=progress
@@ -175,7 +182,9 @@ def check(
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Labelled images or arrays.")
 @click.option("--label-offset", type=int, default=0, show_default=True, help="Output index of class 0 (1 with a background class).")
-@click.option("--min-accuracy", type=float, help="Exit with 1 if the last model's top-1 is below this share (0 to 1).")
+@click.option(
+    "--min-accuracy", type=click.FloatRange(0, 1), help="Exit with 1 if the last model's top-1 is below this share (0 to 1)."
+)
 @_data_options
 def evaluate(
     models: Sequence[Path],
@@ -202,14 +211,11 @@ def evaluate(
             label_offset=label_offset,
             limit=limit,
             seed=seed,
+            labelled=min_accuracy is not None,
             progress=progress,
         )
     show_accuracy(result)
-    if min_accuracy is not None:
-        if not result.models:
-            raise UsageError("--min-accuracy needs labelled data; these have no labels")
-        return 0 if result.models[-1].top1_share >= min_accuracy else 1
-    return 0
+    return 0 if min_accuracy is None or result.models[-1].top1_share >= min_accuracy else 1
 
 
 @app.command()
@@ -229,7 +235,7 @@ def inspect(model: Path, **widths: Any) -> int:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True, help="Folder.")
 @click.option("--force", is_flag=True, help="Overwrite files of an earlier run.")
 @click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True, help="Of training.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the data split and the training.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the data split and the training.")
 @_width_options
 def demo(output: Path, force: bool, epochs: int, seed: int, **widths: Any) -> int:
     """Trains a small network on handwritten digits and takes it the whole road to proven fixed point."""
@@ -285,6 +291,19 @@ def _refuse(message: str) -> int:
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _copies(texts: Sequence[str]) -> dict[str, str]:
+    """Engine -> file of `--copy ENGINE=FILE`."""
+    found: dict[str, str] = {}
+    for text in texts:
+        engine, _, path = text.partition("=")
+        if not (engine and path):
+            raise click.BadParameter(f"ENGINE=FILE is expected. Received: {text!r}", param_hint="--copy")
+        if engine in found:
+            raise click.BadParameter(f"engine {engine!r} is given twice", param_hint="--copy")
+        found[engine] = path
+    return found
 
 
 def _numbers(text: str | None, option: str) -> tuple[int, ...] | None:

@@ -23,6 +23,7 @@ from tf2onnx.optimizer.upsample_optimizer import UpsampleOptimizer
 from ..ir import UnsupportedError
 from .finish import finish
 from .frozen import FrozenGraph
+from .nodes import node_of
 from .quiet import quiet
 from .raise_batch_norm import raise_batch_norm
 from .sources import Sources
@@ -70,12 +71,24 @@ def to_onnx(frozen: FrozenGraph) -> onnx_ir.Model:
         inferred, constants as initializers, each node with the TensorFlow node it came from in its metadata where known.
 
     Raises:
-        UnsupportedError: an operator that has no ONNX counterpart; named with its TensorFlow node.
+        UnsupportedError: an operator that has no ONNX counterpart, named with its TensorFlow node; an input that is not float32.
         ModelError: the result is not valid ONNX.
     """
+    _check_inputs(frozen)
     graph_def = raise_batch_norm(frozen.graph_def, tuple(frozen.output_tensors.values()))
     proto = _tf2onnx(graph_def, frozen)
     return finish(proto, frozen.name, Sources(frozen.graph_def), frozen.inputs)
+
+
+def _check_inputs(frozen: FrozenGraph) -> None:
+    types = {node.name: tf.dtypes.as_dtype(node.attr["dtype"].type) for node in frozen.graph_def.node if node.op == "Placeholder"}
+    for name, tensor in frozen.input_tensors.items():
+        found = types.get(node_of(tensor), tf.float32)
+        if found != tf.float32:
+            raise UnsupportedError(
+                f"{frozen.name}: input {name!r}: float32 is expected; a network that takes images as {found.name} and converts "
+                f"them itself is to be cut behind that (inputs of a frozen graph can be named). Received: {found.name}"
+            )
 
 
 def _tf2onnx(graph_def: Any, frozen: FrozenGraph) -> onnx.ModelProto:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from ..ir import ModelError, UnsupportedError
+from .free_batch import free_batch
 from .frozen import FrozenGraph, GraphDef
 from .nodes import Nodes, ancestors, data_inputs, node_of, tensor_name, tensor_shape
 from .shapes import settle_shape
@@ -162,6 +163,7 @@ def _cut(
     """The kept nodes in a graph of their own, with placeholders of settled shape at its inputs."""
     result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
     placeholders = {node_of(start) for start in starts}
+    batches: dict[str, int] = {}
     inferred = _infer_ends(path, graph_def, starts) if any(nodes[name].op not in _PLACEHOLDERS for name in placeholders) else {}
     for name, node in nodes.items():
         if name not in kept:
@@ -170,6 +172,8 @@ def _cut(
         if name in placeholders:
             dtype, known = inferred.get(name) or _placeholder_type(node, graph_def.versions.producer)
             shape = settle_shape(f"{path}: input {name!r}", known, input_shape)
+            if known and known[0] is not None:
+                batches[name] = known[0]
             copy.name, copy.op = name, "Placeholder"
             copy.attr["dtype"].type = dtype
             copy.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
@@ -184,6 +188,7 @@ def _cut(
             dtype = copy.attr["dtype"].type
             copy.attr.clear()
             copy.attr["T"].type = dtype
+    free_batch(result, batches, lambda graph: _import(path, graph))
     return result
 
 

@@ -34,14 +34,15 @@ def load(
         input_shape: shape of the inputs without the batch dimension (`H, W, C`), where the model leaves it open.
 
     Raises:
-        ModelError: no such file, not what its suffix says, truncated, unfrozen, ambiguous or unknown names, unknown shape.
+        ModelError: no such file, not what its suffix says, truncated, unfrozen, ambiguous or unknown names, unknown shape, or
+            an input shape that contradicts what the model knows.
         UnsupportedError: the graph holds operators that this TensorFlow does not know.
         UsageError: `inputs`/`outputs` for a Keras model, or an `input_shape` that is not a shape.
     """
     shape = _checked_shape(input_shape)
     if isinstance(source, keras.Model):
         _refuse_names(inputs, outputs)
-        return freeze_keras(source, shape)
+        return _of_shape(freeze_keras(source, shape), shape)
     if not isinstance(source, (str, os.PathLike)):
         raise ModelError(f"a path or a keras.Model is expected. Received: {type(source).__name__}")
     path = Path(source)
@@ -50,11 +51,20 @@ def load(
         kind = "is a folder" if path.is_dir() else "no such file"
         raise ModelError(f"{path}: {kind}; a file of type {', '.join(_SUFFIXES)} is expected")
     if suffix == ".pb":
-        return load_graph_def(path, inputs, outputs, shape)
+        return _of_shape(load_graph_def(path, inputs, outputs, shape), shape)
     if suffix not in _READERS:
         raise ModelError(f"{path}: a file of type {', '.join(_SUFFIXES)} is expected. Received: {suffix or 'no suffix'!r}")
     _refuse_names(inputs, outputs)
-    return freeze_keras(_READERS[suffix](path), shape)
+    return _of_shape(freeze_keras(_READERS[suffix](path), shape), shape)
+
+
+def _of_shape(frozen: FrozenGraph, wanted: tuple[int, ...] | None) -> FrozenGraph:
+    """The graph, unless the shape that was asked for contradicts what it knows of all its inputs."""
+    known = {name: shape[1:] for name, shape in frozen.input_shapes.items()} if wanted is not None else {}
+    if known and wanted not in known.values():
+        listed = ", ".join(f"{name!r} {shape}" for name, shape in known.items())
+        raise ModelError(f"{frozen.name}: no input has the shape {wanted} that was given; the model says {listed}")
+    return frozen
 
 
 def _checked_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -47,6 +47,7 @@ def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
     if _has_external_data(proto):
         onnx_ir.external_data.set_base_dir(model.graph, file.parent)
         onnx_ir.external_data.load_to_model(model)
+    model.ir_version = min(model.ir_version, IR_VERSION)  # the opset says what is in it; newer ones onnxruntime does not read
     return model
 
 
@@ -109,6 +110,11 @@ def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> None
         raise UsageError(f"{target}: exists; give another name, or --force to overwrite it")
     if not target.parent.is_dir():
         raise UsageError(f"{target}: its folder {target.parent} does not exist")
+    try:  # permissions alone do not tell: a full or read-only disk, a name that is too long
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
+            pass
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def quantizers_of(model: onnx_ir.Model) -> QuantizerGraph | None:

@@ -6,7 +6,9 @@
     out = ceil(in / stride)      total = max((out - 1) * stride + (kernel - 1) * dilation + 1 - in, 0)
     SAME_UPPER: begin = floor(total / 2), end = the rest.     SAME_LOWER: the other way round.     VALID: zeros.
 
-Conv, MaxPool, AveragePool. With stride 1 `total` does not depend on the input's size.
+Conv, MaxPool, AveragePool. With stride 1 `total` does not depend on the input's size. An AveragePool that is not dilated
+says nothing of dilations: onnxruntime 1.31 hands the attribute on to its QLinearAveragePool, which does not know it, and
+then does not load the model.
 
 Refused: SAME with a stride above 1 on a spatial dimension that is not fixed: the pads are then not constants.
 """
@@ -54,6 +56,9 @@ def _write_out(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     if node.op_type == "Conv":
         wanted["group"] = attribute(node, "group", 1)
     modified = node.attributes.pop("auto_pad", None) is not None
+    if node.op_type == "AveragePool" and wanted["dilations"] == ones:
+        del wanted["dilations"]
+        modified |= node.attributes.pop("dilations", None) is not None
     for name, value in wanted.items():
         if name not in node.attributes:
             modified = True

@@ -156,11 +156,11 @@ def fold_into(
     if bias is None:
         return
     if node.op_type == "MatMul":
-        node = _as_gemm(graph, node)
+        node = as_gemm(graph, node)
     set_constant(graph, node, 2, stored(bias, dtype), like_bias, fallback=f"{name_of(node.inputs[1])}__bias")
 
 
-def _as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node) -> onnx_ir.Node:
+def as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node) -> onnx_ir.Node:
     """A MatMul of two matrices as Gemm, in its place and under its names."""
     gemm = onnx_ir.node("Gemm", [node.inputs[0], node.inputs[1]], name=node.name, metadata_props=dict(node.metadata_props))
     gemm.outputs[0].name = f"{name_of(node.outputs[0])}__gemm"

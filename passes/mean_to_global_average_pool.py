@@ -8,6 +8,8 @@
     t = Transpose<perm = [0, 2, 3, 1]>(x)            =>      as above: the channels are in axis 1 of x
     y = ReduceMean<keepdims = 0>(t, {1, 2})
 
+    y = ReduceMean(x, axes of one element)           =>      y = Identity(x), or Squeeze(x, axes) without keepdims
+
 Axes may be an attribute (before opset 18) or an input, and negative.
 
 Refused: means over other axes, tensors that are not of rank 4, a mean over height and width behind a channels-last
@@ -20,9 +22,10 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir
 
-from ..ir import add_node, attribute, constant, name_of
+from ..ir import add_initializer, add_node, attribute, constant, name_of, static_shape
 from .layers import rank_of
 from .rewriting import drop, inherited, is_op, refuse, rewrite_each, take_over
 
@@ -42,6 +45,8 @@ class MeanToGlobalAveragePool:
 
 def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     source, axes = node.inputs[0], reduced_axes(node)
+    if only_moves(graph, node, axes):
+        return True
     if source is None or axes is None or rank_of(source) != 4:
         return refuse(logger, node, "its axes are not constant or its input is not known to be an image")
     keep = bool(attribute(node, "keepdims", 1))
@@ -63,6 +68,21 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
             pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
         flat = add_node(graph, "Flatten", [pooled], f"{name}__flat", attributes={"axis": 1}, before=node, metadata=metadata)
         take_over(result, flat)
+    drop(node)
+    return True
+
+
+def only_moves(graph: onnx_ir.Graph, node: onnx_ir.Node, axes: tuple[int, ...] | None) -> bool:
+    """Writes a mean or maximum over axes that hold one element each (an image of 1 x 1) as the move it is."""
+    source, result = node.inputs[0], node.outputs[0]
+    shape = None if source is None else static_shape(source)
+    if source is None or not axes or shape is None or any(shape[axis] != 1 for axis in axes):
+        return False
+    inputs, op_type = [source], "Identity"
+    if not attribute(node, "keepdims", 1):
+        inputs.append(add_initializer(graph, f"{name_of(result)}__axes", np.asarray(axes, np.int64)))
+        op_type = "Squeeze"
+    take_over(result, add_node(graph, op_type, inputs, f"{name_of(result)}__one", before=node, metadata=inherited(node)))
     drop(node)
     return True
 

@@ -6,6 +6,7 @@ Names, order, shapes and values of the graph's outputs are those of the model gi
 
 from __future__ import annotations
 
+from .affine_into_next import AffineIntoNext
 from .affine_to_depthwise import AffineToDepthwise
 from .base import Pass
 from .bias_from_add import BiasFromAdd
@@ -17,12 +18,14 @@ from .fold_constants import FoldConstants
 from .fold_pad import FoldPad
 from .infer_shapes import InferShapes
 from .lift_constants import LiftConstants
+from .max_to_max_pool import MaxToMaxPool
 from .mean_to_global_average_pool import MeanToGlobalAveragePool
 from .merge_clips import MergeClips
 from .permute_gemm_rows import PermuteGemmRows
 from .plain_gemm import PlainGemm
 from .sink_transposes import SinkTransposes
 from .splice_identities import SpliceIdentities
+from .sum_to_adds import SumToAdds
 from .transpose_to_reshape import TransposeToReshape
 
 OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
@@ -30,10 +33,13 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     SpliceIdentities,
     InferShapes,
     FoldConstants,
+    SumToAdds,
     PlainGemm,
     ExplicitPads,
     SinkTransposes,
     MeanToGlobalAveragePool,
+    MaxToMaxPool,
+    AffineIntoNext,
     PermuteGemmRows,
     TransposeToReshape,
     FoldPad,
@@ -51,11 +57,15 @@ OPTIMIZE: tuple[Pass, ...] = (
     InferShapes(),
     SpliceIdentities(),
     FoldConstants(),
+    SumToAdds(),
     InferShapes(),  # computed Reshape targets are constant now, and shapes behind them known
     PlainGemm(),
     ExplicitPads(),
     SinkTransposes(),
     MeanToGlobalAveragePool(),
+    MaxToMaxPool(),
+    SpliceIdentities(),  # pools of one element
+    AffineIntoNext(),  # while the rows have the order of what stands in front
     PermuteGemmRows(),
     TransposeToReshape(),
     FoldPad(),
@@ -72,7 +82,7 @@ OPTIMIZE: tuple[Pass, ...] = (
 """The recipe, in order."""
 
 OPTIMIZE_KEEP_BATCH_NORM: tuple[Pass, ...] = tuple(
-    AffineToDepthwise(batch_norms=False) if isinstance(step, AffineToDepthwise) else step
+    type(step)(batch_norms=False) if isinstance(step, (AffineToDepthwise, AffineIntoNext)) else step
     for step in OPTIMIZE
     if not isinstance(step, FoldBatchNorm)
 )

@@ -22,3 +22,15 @@ def data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"third-party data not found at {DATA}; set TQT_ONNX_DATA")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a small network taken the whole road by the command line (`support/small_network.py`); read it only."""
+    from small_network import write_road
+
+    from tqt_onnx.cli import run
+
+    folder = tmp_path_factory.mktemp("road")
+    write_road(folder, run)
+    return folder

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
 
-from ..ir import ModelError, UsageError, quantizers_of
-from .sources import Feeder, Progress, open_model
+from ..ir import ModelError, UsageError, name_of, quantizers_of
+from .sources import Feeder, Progress, data_inputs, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from ..datasets import Dataset
     from ..verify import CheckResult
 
-ENGINES = ("oracle", "ort", "tf")
+ENGINES: Final = ("oracle", "ort", "tf")
+COPIES: Final = {"oracle": "oracle", "ort": "ort", "ort-optimized": "ort", "tf": "tf"}
+"""What can be given a copy of its own -> the engine it belongs to."""
 
 
 def check(
@@ -47,20 +49,18 @@ def check(
         progress: called with (done, total, what).
 
     Raises:
-        ModelError: not a quantized model.
-        UsageError: an unknown engine.
+        ModelError: not a quantized model, or a copy that is another network.
+        UsageError: an unknown engine, or a copy for one that is not run.
         DataError: data that does not fit.
     """
     from ..verify import check_engines
 
-    unknown = [name for name in (*engines, *(copies or ())) if name not in (*ENGINES, "ort-optimized")]
-    if unknown:
-        raise UsageError(f"engines are {', '.join(ENGINES)}. Received: {', '.join(unknown)}")
-    if not set(engines) - {"oracle"}:
-        raise UsageError("the oracle needs an engine to be compared with: ort, tf or both")
+    _check_engines(engines, copies or {})
     opened = open_model(model)
     if quantizers_of(opened) is None:
         raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
+    for engine, copy in (copies or {}).items():
+        _check_copy(opened, copy, engine)
     feeder = Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed)
     own = dict(copies or {})
     runners = {}
@@ -85,6 +85,34 @@ def tensorflow_runner(model: onnx_ir.Model) -> Any:
 
         lowered, graph = remove_qdq(model)
         return regenerate(lowered, graph).integers
+
+
+def _check_engines(engines: Sequence[str], copies: Iterable[str]) -> None:
+    unknown = [name for name in engines if name not in ENGINES]
+    if unknown:
+        raise UsageError(f"engines are {', '.join(ENGINES)}. Received: {', '.join(unknown)}")
+    if not set(engines) - {"oracle"}:
+        raise UsageError("the oracle needs an engine to be compared with: ort, tf or both")
+    for name in copies:
+        if name not in COPIES:
+            raise UsageError(f"copies can be given to {', '.join(COPIES)}. Received: {name}")
+        if COPIES[name] not in (*engines, "oracle"):
+            raise UsageError(
+                f"a copy is given to {name!r}, but --engines does not name {COPIES[name]}. Received: {','.join(engines)}"
+            )
+
+
+def _check_copy(model: onnx_ir.Model, copy: onnx_ir.Model, engine: str) -> None:
+    """A copy may differ in numbers only: tensors are compared by name."""
+    if quantizers_of(copy) is None:
+        raise ModelError(f"the copy for {engine!r} is not a quantized model")
+    odd = _names(model) ^ _names(copy)
+    if odd:
+        raise ModelError(f"the copy for {engine!r} is another network: only one of the two has the tensor {min(odd)!r}")
+
+
+def _names(model: onnx_ir.Model) -> set[str]:
+    return {name_of(value) for value in (*data_inputs(model), *(output for node in model.graph for output in node.outputs))}
 
 
 def _counted(feeder: Feeder, batch_size: int, progress: Progress | None) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..datasets import AccuracyResult, DigitSplits, demo_digits
-from ..ir import UsageError, check_writable, save
+from ..ir import UsageError, atomic_path, check_writable, save
 from ..passes import BitWidths
 from .check import check
 from .convert import convert
@@ -74,9 +74,18 @@ def demo(
     for path in paths.values():
         check_writable(path, force=force)
     digits = demo_digits(seed)
-    np.save(paths["calibration.npy"], digits.calibration)
-    np.savez(paths["test.npz"], x=digits.test, y=digits.test_labels)
-    train(digits, epochs=epochs, seed=seed, progress=progress).save(paths["digits.keras"], overwrite=True)
+    with atomic_path(paths["calibration.npy"], force=True) as file, file.open("wb") as stream:
+        np.save(stream, digits.calibration)
+    with atomic_path(paths["test.npz"], force=True) as file, file.open("wb") as stream:
+        np.savez(stream, x=digits.test, y=digits.test_labels)
+    network = train(digits, epochs=epochs, seed=seed, progress=progress)
+    with atomic_path(paths["digits.keras"], force=True) as file:
+        named = file.with_suffix(".keras")  # Keras goes by the suffix
+        try:
+            network.save(named)
+            named.replace(file)
+        finally:
+            named.unlink(missing_ok=True)
 
     conversion = convert(paths["digits.keras"])
     save(conversion.model, paths["digits.onnx"], force=True)

@@ -26,6 +26,7 @@ def evaluate(
     label_offset: int = 0,
     limit: int | None = None,
     seed: int | None = None,
+    labelled: bool = False,
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> AccuracyResult:
@@ -38,6 +39,7 @@ def evaluate(
         label_offset: output index of class 0 (1 for networks with a background class).
         limit: at most so many images.
         seed: draw them at random.
+        labelled: refuse data without labels instead of counting the agreement alone.
         batch_size: images run at once.
         progress: called with (done, total, what).
 
@@ -61,6 +63,8 @@ def evaluate(
     counter = AccuracyCounter(list(models), label_offset=label_offset)
     done = 0
     for feeds, labels in feeder.batches(batch_size):
+        if labelled and labels is None:
+            raise DataError("labelled data is expected where an accuracy is asked for; these examples have no labels")
         (images,) = feeds.values()
         outputs = {name: session.run({name_of(inputs[name][0]): images})[session.outputs[0]] for name, session in sessions.items()}
         counter.update(outputs, labels)

@@ -25,7 +25,7 @@ def show_conversion(result: Conversion, output: Path) -> None:
         for item in result.differences
     ]
     console.print(table("ONNX against TensorFlow", ("output", "difference", "range", "relative", "accepted"), rows))
-    verdict = "agrees" if result.ok else f"DIFFERS by more than {result.tolerance:g} of the output's range"
+    verdict = "agrees; written" if result.ok else f"DIFFERS by more than {result.tolerance:g} of the output's range; not written"
     console.print(f"{output}: {verdict}")
 
 

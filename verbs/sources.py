@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,55 +65,58 @@ class Feeder:
         seed: int | None = None,
     ) -> None:
         self.inputs = data_inputs(model)
-        self._arrays: dict[str, npt.NDArray[Any]] | None = None
-        self._dataset: Dataset | None = None
-        if isinstance(data, Mapping):
-            self._arrays = {name: np.asarray(array)[:limit] for name, array in data.items()}
-        elif isinstance(data, (str, os.PathLike)) and (several := self._named_arrays(Path(data))) is not None:
-            self._arrays = {name: array[:limit] for name, array in several.items()}
+        by_name = data if isinstance(data, Mapping) else self._named_arrays(data)
+        if by_name is None:
+            dataset = self._open(data, preprocess, limit, seed)  # refuses a model that has not just one input
+            self._datasets = {name_of(self.inputs[0]): dataset}
         else:
-            self._dataset = self._open(data, preprocess, limit, seed)
-        lengths = {len(array) for array in self._arrays.values()} if self._arrays is not None else set()
-        if len(lengths) > 1:
-            raise DataError(f"the arrays of the inputs must have one length. Received: {sorted(lengths)}")
-        if len(self) == 0:
-            raise DataError("the data is empty; at least one example is expected")
+            self._datasets = {name: _drawn(dataset, limit, seed) for name, dataset in self._open_each(by_name).items()}
 
     def __len__(self) -> int:
-        if self._arrays is not None:
-            return min((len(array) for array in self._arrays.values()), default=0)
-        assert self._dataset is not None
-        return len(self._dataset)
+        return min((len(dataset) for dataset in self._datasets.values()), default=0)
 
     def batches(self, batch_size: int) -> Iterator[tuple[Feeds, Labels]]:
-        """Feeds by input name, and int64 labels [n] or None."""
-        if self._arrays is not None:
-            for start in range(0, len(self), batch_size):
-                part = {name: array[start : start + batch_size] for name, array in self._arrays.items()}
-                yield {name: np.ascontiguousarray(array, np.float32) for name, array in part.items()}, None
-            return
-        assert self._dataset is not None
-        name = name_of(self.inputs[0])
-        for inputs, labels in self._dataset.batches(batch_size):
-            yield {name: inputs}, labels
+        """Feeds by input name, and int64 labels [n] or None (several inputs have none)."""
+        for parts in zip(*(dataset.batches(batch_size) for dataset in self._datasets.values()), strict=True):
+            yield {name: inputs for name, (inputs, _) in zip(self._datasets, parts, strict=True)}, parts[0][1]
 
     def feeds(self, batch_size: int) -> Iterator[Feeds]:
         """The feeds alone."""
         return (feeds for feeds, _ in self.batches(batch_size))
 
-    def _named_arrays(self, path: Path) -> dict[str, npt.NDArray[Any]] | None:
-        """Arrays of an `.npz` whose keys are the names of several inputs."""
+    def _named_arrays(self, data: Any) -> dict[str, npt.NDArray[Any]] | None:
+        """Arrays of an `.npz` whose keys are the names of several inputs; None where `data` is something else."""
         names = {name_of(value) for value in self.inputs}
-        if path.suffix != ".npz" or len(names) == 1 or not path.is_file():
+        path = Path(data) if isinstance(data, (str, os.PathLike)) else None
+        if path is None or path.suffix != ".npz" or len(names) == 1 or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as archive:
                 found = {name: archive[name] for name in archive.files if name in names}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DataError(f"{path}: not an .npz of plain arrays: {error}") from None
         if set(found) != names:
             raise DataError(f"{path}: arrays for {', '.join(sorted(names))} are expected. Received: {', '.join(sorted(found))}")
         return found
+
+    def _open_each(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Dataset]:
+        """One dataset for each input, of one length."""
+        from ..datasets import open_array
+
+        shapes = {name_of(value): static_shape(value) for value in self.inputs}
+        if set(arrays) != set(shapes):
+            received = ", ".join(sorted(arrays)) or "none"
+            raise DataError(f"arrays for the inputs {', '.join(sorted(shapes))} are expected. Received: {received}")
+        opened = {}
+        for name, shape in shapes.items():
+            try:
+                opened[name] = open_array(np.asarray(arrays[name]), input_shape=None if shape is None else shape[1:])
+            except DataError as error:
+                raise DataError(f"input {name!r}: {error}") from None
+        lengths = {name: len(dataset) for name, dataset in opened.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"the arrays of the inputs must have one length. Received: {lengths}")
+        return opened
 
     def _open(self, data: Any, preprocess: str, limit: int | None, seed: int | None) -> Dataset:
         from ..datasets import Dataset, open_array, open_dataset
@@ -123,12 +128,17 @@ class Feeder:
         example = None if shape is None else shape[1:]
         if isinstance(data, Dataset):
             dataset = data
-        elif isinstance(data, np.ndarray):
-            dataset = open_array(data, input_shape=example)
-        else:
+        elif isinstance(data, (str, os.PathLike)):
             return open_dataset(data, input_shape=example, preprocess=preprocess, limit=limit, seed=seed)
+        else:
+            dataset = open_array(np.asarray(data), input_shape=example)
         if example is not None and any(w is not None and w != g for w, g in zip(example, dataset.input_shape, strict=False)):
             raise DataError(f"examples of shape {list(example)} are expected. Received: {list(dataset.input_shape)}")
-        if seed is not None:
-            return dataset.sample(min(limit or len(dataset), len(dataset)), seed)
-        return dataset if limit is None else dataset.take(limit)
+        return _drawn(dataset, limit, seed)
+
+
+def _drawn(dataset: Dataset, limit: int | None, seed: int | None) -> Dataset:
+    """At most `limit` examples, at random where there is a seed; datasets of one length give the same rows."""
+    if seed is not None:
+        return dataset.sample(min(limit or len(dataset), len(dataset)), seed)
+    return dataset if limit is None else dataset.take(limit)

@@ -252,3 +252,42 @@ def test_feeds_are_checked(tmp_path: Path) -> None:
         frozen.run({"x": np.zeros((1, 6, 6, 2), np.float32)})
     with pytest.raises(DataError, match="Received: \\(1, 6, 5, 2\\)"):
         frozen.run({"input": np.zeros((1, 6, 5, 2), np.float32)})
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_graph_frozen_for_one_batch_size_takes_any(tmp_path, assert_same, batch):
+    def build() -> None:
+        x = v1.placeholder(tf.float32, (batch, 6, 6, 2), name="input")
+        x = tf.nn.relu(tf.nn.conv2d(x, constant((3, 3, 2, 4)), 2, "SAME"))
+        x = tf.reshape(tf.matmul(tf.reshape(x, [batch, -1]), constant((36, 6))), [batch, 3, 2])
+        tf.identity(tf.reshape(x, [-1, 6]), name="out")
+
+    frozen = load(write(tmp_path / "net.pb", build))
+    model = to_onnx(frozen)
+    assert frozen.input_shapes == {"input": (None, 6, 6, 2)}
+    assert_same(frozen, model, batch=3)
+
+
+def test_reshapes_that_mix_images_are_left(tmp_path):
+    """[2, 8] -> [4, 4]: the first dimension is no batch; the graph is what it was."""
+
+    def build() -> None:
+        x = v1.placeholder(tf.float32, (2, 8), name="input")
+        tf.identity(tf.reshape(x, [4, 4], name="mixed"), name="out")
+
+    frozen = load(write(tmp_path / "net.pb", build))
+    assert not any(
+        node.name.startswith("mixed/") and node.op == "Const" and "any_batch" in node.name for node in frozen.graph_def.node
+    )
+
+
+def test_an_input_that_is_not_float32_is_refused_with_the_way_out(tmp_path, assert_same):
+    def build() -> None:
+        x = tf.cast(v1.placeholder(tf.uint8, (None, 6, 6, 2), name="bytes"), tf.float32, name="cast")
+        tf.identity(tf.nn.conv2d(x, constant((3, 3, 2, 4)), 1, "SAME"), name="out")
+
+    path = write(tmp_path / "net.pb", build)
+    with pytest.raises(UnsupportedError, match=r"'bytes': float32 is expected.*Received: uint8"):
+        to_onnx(load(path))
+    frozen = load(path, inputs=["cast"])
+    assert_same(frozen, to_onnx(frozen))

@@ -35,3 +35,13 @@ def test_refusals(untouched):
         """g (float[n,3,4,5] x) => (float[n,5] y, float[n,3,5] z) <int64[2] a = {1, 2}, int64[1] b = {2}>
         { y = ReduceMean<keepdims = 0>(x, a) z = ReduceMean<keepdims = 0>(x, b) }""",
     )
+
+
+def test_a_mean_of_one_element_only_moves(golden):
+    golden(
+        MeanToGlobalAveragePool(),
+        """g (float[n,1,1,5] x) => (float[n,5] y, float[n,1,1,5] z) <int64[2] a = {1, 2}>
+        { y = ReduceMean<keepdims = 0>(x, a) z = ReduceMean<keepdims = 1>(x, a) }""",
+        """g (float[n,1,1,5] x) => (float[n,5] y, float[n,1,1,5] z) <int64[2] y__axes = {1, 2}>
+        { y = Squeeze(x, y__axes) z = Identity(x) }""",
+    )

@@ -1,0 +1,79 @@
+"""A maximum over height and width becomes a MaxPool of that size, which only moves integers (L7).
+
+    y = ReduceMax<keepdims = 1>(x, {2, 3})           =>      y = MaxPool<kernel_shape = [H, W]>(x)          x[n,C,H,W]
+
+    y = ReduceMax<keepdims = 0>(x, {2, 3})           =>      p = MaxPool<kernel_shape = [H, W]>(x)
+                                                             y = Flatten<axis = 1>(p)
+
+    t = Transpose<perm = [0, 2, 3, 1]>(x)            =>      as above: the channels are in axis 1 of x
+    y = ReduceMax<keepdims = 0>(t, {1, 2})
+
+    y = GlobalMaxPool(x)                             =>      as the first
+
+    y = ReduceMax(x, axes of one element)            =>      y = Identity(x), or Squeeze(x, axes) without keepdims
+
+Refused: other axes, height or width that are not fixed, a maximum behind a channels-last transpose that keeps its dimensions
+(`sink-transposes` brings it into the first form).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir
+
+from ..ir import add_node, attribute, name_of, static_shape
+from .mean_to_global_average_pool import only_moves, reduced_axes
+from .rewriting import drop, inherited, is_op, refuse, rewrite_each, take_over
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaxToMaxPool:
+    """Writes ReduceMax over height and width, and GlobalMaxPool, as MaxPool."""
+
+    name: ClassVar[str] = "max-to-max-pool"
+
+    def apply(self, model: onnx_ir.Model) -> bool:
+        """Rewrites the main graph in place. Shapes must have been inferred."""
+        return rewrite_each(model.graph, _rewrite, "ReduceMax", "GlobalMaxPool")
+
+
+def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    source = node.inputs[0]
+    whole = node.op_type == "GlobalMaxPool"
+    axes, keep = (2, 3) if whole else reduced_axes(node), whole or bool(attribute(node, "keepdims", 1))
+    if not whole and only_moves(graph, node, axes):
+        return True
+    producer = None if source is None else source.producer()
+    if axes == (1, 2) and not keep and producer is not None and is_op(producer, "Transpose"):
+        if attribute(producer, "perm", None) != (0, 2, 3, 1):
+            return refuse(logger, node, "the transpose in front is not channels-last")
+        source = producer.inputs[0]
+    elif axes != (2, 3):
+        return refuse(logger, node, f"it reduces axes {axes}, not height and width")
+    shape = None if source is None else static_shape(source)
+    if source is None or shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
+        return refuse(logger, node, "its input is not known to be an image of fixed size")
+    result, metadata = node.outputs[0], inherited(node)
+    attributes: dict[str, int | list[int]] = {
+        "kernel_shape": [shape[2], shape[3]],
+        "strides": [1, 1],
+        "dilations": [1, 1],
+        "pads": [0, 0, 0, 0],
+    }
+    name = name_of(result)
+    pooled = add_node(graph, "MaxPool", [source], f"{name}__pool", attributes=attributes, before=node, metadata=metadata)
+    pooled.type = result.type
+    if keep:
+        take_over(result, pooled)
+    else:
+        if result.shape is not None:
+            pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
+        flat = add_node(graph, "Flatten", [pooled], f"{name}__flat", attributes={"axis": 1}, before=node, metadata=metadata)
+        take_over(result, flat)
+    drop(node)
+    return True
