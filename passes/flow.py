@@ -113,7 +113,7 @@ def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_
     role = role_of(node)
     integer_inputs = [value in flow.integers for value in data]
     if node.op_type in COMPUTE and len(data) == 1 and node.inputs[0] is data[0]:
-        return "compute"
+        return "compute" if is_flat(node) else "island"
     if node.op_type == "Add" and role == BIAS_ROLE:
         return "bias"
     if node.op_type == "Identity" and role in OWN_ROLES:
@@ -127,6 +127,12 @@ def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_
     if node.op_type in PASS_THROUGH and node.inputs[0] is data[0] and _moves_exactly(node):
         return "carry" if integer_inputs[0] else "float"
     return "island"
+
+
+def is_flat(node: onnx_ir.Node) -> bool:
+    """Whether a compute node is no convolution of volumes or sequences: those have no fixed-point form here."""
+    weight = constant(node.inputs[1])
+    return node.op_type != "Conv" or weight is None or weight.ndim == 4
 
 
 def _moves_exactly(node: onnx_ir.Node) -> bool:

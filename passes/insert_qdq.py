@@ -95,26 +95,33 @@ class _Inserter:
         if unknown:
             raise ModelError(f"quantizer on {sorted(unknown)[0]!r}, which is no value of the lowered graph")
         for node in list(self.graph):
-            for value in node.inputs:
-                if value is not None and constant(value) is not None and value.name in by_value and value not in self.carried:
-                    self._constant(node, value, by_value[name_of(value)])
-            if self.flow.kind[node] == "compute":
-                self._check_product(node)
-            quantizer = by_value.get(name_of(node.outputs[0]))
-            if quantizer is not None:
-                self._activation(node, quantizer)
-            elif self.flow.kind[node] in ("carry", "concat", "own"):
-                carrier = next((self.carried[value] for value in node.inputs if value in self.carried), None)
-                if carrier is not None and node.op_type != "Identity":
-                    self._carry(node, carrier)
-                elif carrier is not None:
-                    self.carried[node.outputs[0]] = carrier
+            self._node(node, by_value)
         for node in list(self.graph):
             if node.op_type == "Identity" and role_of(node) and not node.outputs[0].is_graph_output():
                 source = node.inputs[0]
                 assert source is not None
                 node.outputs[0].replace_all_uses_with(source)
                 self.graph.remove(node, safe=True)
+
+    def _node(self, node: onnx_ir.Node, by_value: dict[str, Quantizer]) -> None:
+        """Constants in front of the node, its own quantizer behind it, or the carry of its input's."""
+        for value in node.inputs:
+            if value is not None and constant(value) is not None and value.name in by_value and value not in self.carried:
+                self._constant(node, value, by_value[name_of(value)])
+        if self.flow.kind[node] == "compute":
+            self._check_product(node)
+        for value in node.outputs[1:]:  # an island may have several outputs (Split)
+            if value.name in by_value:
+                self._pair(value, by_value[name_of(value)], None)
+        quantizer = by_value.get(name_of(node.outputs[0]))
+        if quantizer is not None:
+            self._activation(node, quantizer)
+        elif self.flow.kind[node] in ("carry", "float", "concat", "own"):  # float: it moves what an island computed
+            carrier = next((self.carried[value] for value in node.inputs if value in self.carried), None)
+            if carrier is not None and node.op_type != "Identity":
+                self._pair(node.outputs[0], carrier, None)
+            elif carrier is not None:
+                self.carried[node.outputs[0]] = carrier
 
     def _check_product(self, node: onnx_ir.Node) -> None:
         """Q5: the exponent of the layer's sum."""
@@ -173,9 +180,6 @@ class _Inserter:
         self._pair(value, quantizer, None if bounds == whole_type else bounds, reads=source if on_integers else None)
         if on_integers:
             self.graph.remove(node, safe=True)
-
-    def _carry(self, node: onnx_ir.Node, quantizer: Quantizer) -> None:
-        self._pair(node.outputs[0], quantizer, None)
 
     def _pair(
         self, value: onnx_ir.Value, quantizer: Quantizer, bounds: tuple[int, int] | None, reads: onnx_ir.Value | None = None

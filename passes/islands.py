@@ -8,7 +8,7 @@ import onnx_ir
 
 from ..ir import COMPUTE, SOURCE_KEY
 from .average_pool_to_depthwise import why_not
-from .flow import TAIL_OPS, analyse
+from .flow import TAIL_OPS, analyse, is_flat
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
         return "stays float (L8)" if node.op_type in TAIL_OPS else "behind a Softmax, which stays float (L8)"
     if node.op_type in ("AveragePool", "GlobalAveragePool"):
         return f"average pool: {why_not(node)}"
+    if node.op_type in COMPUTE and not is_flat(node):
+        return "only convolutions over height and width are quantized"
     if node.op_type in COMPUTE:
         return "both operands are computed; only constant weights are quantized"
     if node.domain:

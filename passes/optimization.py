@@ -16,6 +16,7 @@ from .fold_affine import FoldAffine
 from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fold_pad import FoldPad
+from .hoist_rectifiers import HoistRectifiers
 from .infer_shapes import InferShapes
 from .lift_constants import LiftConstants
 from .max_to_max_pool import MaxToMaxPool
@@ -47,6 +48,7 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     FoldAffine,
     FoldBatchNorm,
     AffineToDepthwise,
+    HoistRectifiers,
     MergeClips,
     DropRedundantRelu,
 )
@@ -75,6 +77,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     FoldAffine(),  # what stood behind a batch norm
     AffineToDepthwise(),
     FoldAffine(),  # terms behind the new layers
+    HoistRectifiers(),
     MergeClips(),
     DropRedundantRelu(),
     InferShapes(),

@@ -54,10 +54,11 @@ def operators(model: onnx_ir.Model) -> list[str]:
 def annotated(rewritten):
     """Lowers (numbers unchanged), annotates."""
 
-    def make(body: str, bits: BitWidths | None = None, io: str = IO):
+    def make(body: str, bits: BitWidths | None = None, io: str = IO, **constants):
         chosen = bits or BitWidths(layer=32)
         text = f"{io} {body}"
-        model = rewritten([], text, used(text))
+        own = {name: rng.normal(size=c).astype(np.float32) if isinstance(c, tuple) else c for name, c in constants.items()}
+        model = rewritten([], text, used(text) | own)
         lower(model, chosen.contract, unsigned_input=chosen.unsigned_input)
         return model, annotate(model, chosen)
 
@@ -359,3 +360,34 @@ def test_upper_bounds_agree_with_real_rounding() -> None:
     for exponent in range(-8, 6):
         quantizer = Quantizer("r", "r", 8, False, "activation", "r", limit=6.0, exponent=exponent)
         assert quantizer.upper == min(255, round(math.ldexp(6.0, -exponent)))
+
+
+def test_what_moves_an_islands_quantized_output_gets_a_carry_pair(annotated):
+    """Without it onnxruntime does not load an int8 model: it writes the pair itself, with the wrong type."""
+    model, graph = annotated(
+        "{ s = LeakyRelu(x) f = Flatten(s) y = Gemm(f, dense) }", io="g (float[n,2,4,4] x) => (float[n,3] y)", dense=(32, 3)
+    )
+    quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+    assert [op for op in operators(quantized) if op != "DequantizeLinear"] == [
+        "LeakyRelu", "QuantizeLinear", "Flatten", "QuantizeLinear", "Gemm", "QuantizeLinear",
+    ]  # fmt: skip
+
+
+def test_every_output_of_an_island_is_quantized_that_a_layer_reads(annotated):
+    model, graph = annotated(
+        f"{{ a, b = Split<axis = 1, num_outputs = 2>(x) c = Conv{CONV}(a, one) d = Conv{CONV}(b, one) y = Add(c, d) }}",
+        io=ANY,
+        one=(2, 1, 1, 1),
+    )
+    quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+    assert {"a__q", "b__q"} <= {name_of(node.outputs[0]) for node in quantized.graph}
+
+
+def test_a_convolution_of_volumes_is_an_island(annotated):
+    model, _ = annotated(
+        f"{{ c = Conv{CONV}(x, w1) u = Unsqueeze(c, axis) y = Conv(u, cube) }}",
+        io="g (float[n,2,4,4] x) => (float[b,c,d,h,v] y)",
+        axis=np.array([2]),
+        cube=(1, 2, 1, 1, 1),
+    )
+    assert ["height and width" in island.reason for island in islands(model)] == [True]
