@@ -122,6 +122,8 @@ def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_
         return "add"
     if node.op_type == "Concat" and any(integer_inputs):
         return "concat"
+    if node.op_type == "Relu" and integer_inputs[0] and not flow.signed[data[0]]:
+        return "carry"  # of what cannot be negative
     if is_rectifier(node):
         return "rectify"
     if node.op_type in PASS_THROUGH and node.inputs[0] is data[0] and _moves_exactly(node):

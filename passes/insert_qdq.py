@@ -82,7 +82,8 @@ class _Inserter:
     def __init__(self, graph: onnx_ir.Graph, quantizers: QuantizerGraph) -> None:
         self.graph = graph
         self.quantizers = quantizers
-        self.flow: Flow = analyse(graph)
+        inputs = [quantizer for quantizer in quantizers.quantizers if quantizer.role == "input"]
+        self.flow: Flow = analyse(graph, unsigned_input=bool(inputs) and not any(quantizer.signed for quantizer in inputs))
         self.values = {value.name: value for node in graph for value in node.outputs}
         self.values.update(graph.initializers)
         self.carried: dict[onnx_ir.Value, Quantizer] = {}

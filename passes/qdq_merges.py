@@ -31,7 +31,8 @@ def check_no_merged_pairs(graph: onnx_ir.Graph) -> None:
         if reader is None or reader.op_type != "QuantizeLinear":
             continue
         second = reader.outputs[0]
-        if quantized is not None and quantized.producer() is not None and quantized.dtype == second.dtype:
+        same_scale = node.inputs[1] is reader.inputs[1]  # merging those changes nothing
+        if quantized is not None and quantized.producer() is not None and quantized.dtype == second.dtype and not same_scale:
             raise UnsupportedError(
                 f"values {node.outputs[0].name!r} and {second.name!r} are quantized twice in a row with one dtype, "
                 "which onnxruntime merges into one rounding (O5); a shared scale or a second reader is needed"

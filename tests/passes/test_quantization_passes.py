@@ -313,10 +313,21 @@ def test_removal_is_the_inverse(annotated, layer):
 
 
 def test_two_quantizers_in_a_row_are_refused(annotated):
-    """O5: an unsigned input rectified at once would be rounded twice to one dtype, which onnxruntime merges."""
-    model, graph = annotated(f"{{ r = Relu(x) y = Conv{CONV}(r, w1) }}", BitWidths(layer=32, unsigned_input=True))
+    """O5: an unsigned input clipped at once would be rounded twice to one dtype, which onnxruntime merges."""
+    model, graph = annotated(f"{{ r = Clip(x, zero, six) y = Conv{CONV}(r, w1) }}", BitWidths(layer=32, unsigned_input=True))
     with pytest.raises(UnsupportedError, match="O5"):
-        insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+        insert_qdq(model, graph.decide({"x__input": 0.0, "r": 1.0, "w1": 0.0, "y": 0.0}))
+
+
+def test_a_relu_of_what_is_unsigned_carries_its_scale(annotated):
+    model, graph = annotated(f"{{ r = Relu(x) y = Conv{CONV}(r, w1) }}", BitWidths(layer=32, unsigned_input=True))
+    assert "r" not in graph.by_value()
+    quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+    assert [name_of(node.outputs[0]) for node in quantized.graph if node.op_type == "QuantizeLinear"] == [
+        "x__input__q",
+        "r__q",
+        "y__q",
+    ]
 
 
 def test_products_outside_the_exact_range_are_refused(annotated):
