@@ -34,6 +34,7 @@ class DemoResult:
         difference: of the converted model from TensorFlow, relative to the output's range.
         check: bit-exactness per engine.
         accuracy: float (`digits.onnx`) and quantized (`digits.q.onnx`) on held-out digits.
+        weight_bits: width of the quantized weights.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class DemoResult:
     difference: float
     check: CheckResult
     accuracy: AccuracyResult
+    weight_bits: int
 
 
 def demo(
@@ -95,7 +97,7 @@ def demo(
     models = {name: paths[name] for name in ("digits.onnx", "digits.q.onnx")}
     accuracy = evaluate(models, paths["test.npz"], progress=progress)
     sizes = {name: path.stat().st_size for name, path in paths.items()}
-    return DemoResult(target, sizes, conversion.difference, exactness, accuracy)
+    return DemoResult(target, sizes, conversion.difference, exactness, accuracy, (bits or BitWidths()).weight)
 
 
 def build() -> Any:

@@ -84,7 +84,7 @@ def show_demo(result: DemoResult) -> None:
     accuracy = {model.name: model.top1_share for model in result.accuracy.models}
     rows: list[tuple[str, str | float]] = [
         ("float accuracy", f"{accuracy['digits.onnx']:.2%}"),
-        ("int8 accuracy", f"{accuracy['digits.q.onnx']:.2%}"),
+        (f"int{result.weight_bits} accuracy", f"{accuracy['digits.q.onnx']:.2%}"),
         ("ONNX against TensorFlow", f"{result.difference:.1e} of the output's range"),
     ]
     rows += [
