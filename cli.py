@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -258,9 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command; the exit status is returned. Bad input is one line on standard error."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before any verb loads TensorFlow
-    debug = "--debug" in arguments
+    debug = "--debug" in arguments  # accepted in front of and behind the verb
     try:
-        status = app.main(args=list(arguments), prog_name="tqt-onnx", standalone_mode=False)
+        status = app.main(args=[word for word in arguments if word != "--debug"], prog_name="tqt-onnx", standalone_mode=False)
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
@@ -278,7 +279,8 @@ def run(arguments: Sequence[str]) -> int:
         from .ir.errors import TqtOnnxError
 
         if debug:
-            raise
+            traceback.print_exc()
+            return 2
         if isinstance(error, TqtOnnxError):
             return _refuse(str(error))
         return _refuse(f"unexpected {type(error).__name__}: {error} (a defect of tqt-onnx; --debug shows where)")

@@ -124,7 +124,13 @@ def quantizers_of(model: onnx_ir.Model) -> QuantizerGraph | None:
         ModelError: there is one, but not of the schema.
     """
     text = model.metadata_props.get(QUANTIZERS_KEY)
-    return None if text is None else QuantizerGraph.from_json(text)
+    if text is None:
+        return None
+    graph = QuantizerGraph.from_json(text)
+    recorded = model.metadata_props.get(CONTRACT_KEY)
+    if recorded != graph.contract:
+        raise ModelError(f"{CONTRACT_KEY} must be that of its quantizers, {graph.contract!r}. Received: {recorded!r}")
+    return graph
 
 
 def _has_external_data(proto: onnx.ModelProto) -> bool:

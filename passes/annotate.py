@@ -158,7 +158,9 @@ class _Annotator:
         if role == INPUT_ROLE:
             return  # on demand: an input that only feeds float operators stays as it is
         if kind == "rectify":
-            self._quantize(value, "activation", self.bits.relu, signed=False, limit=upper_limit(node))
+            signed = self.flow.signed[value]
+            bits = self.bits.activation if signed else self.bits.relu
+            self._quantize(value, "activation", bits, signed=signed, limit=upper_limit(node))
         elif role == RECIPROCAL_ROLE:
             self._quantize(value, "activation", self.bits.average_pool, signed=self.flow.signed[value])
         else:

@@ -46,8 +46,19 @@ def upper_limit(node: onnx_ir.Node) -> float | None:
 
 
 def is_rectifier(node: onnx_ir.Node | None) -> bool:
-    """Whether the node is a relu, or a relu with an upper limit."""
-    return node is not None and node.domain == "" and (node.op_type == "Relu" or upper_limit(node) is not None)
+    """Whether the node is a relu, or a Clip with constant bounds: monotone, hence at home between a sum and its rounding."""
+    if node is None or node.domain != "":
+        return False
+    bounds = [constant(value) for value in node.inputs[1:] if value is not None]
+    return node.op_type == "Relu" or (node.op_type == "Clip" and all(bound is not None and bound.size == 1 for bound in bounds))
+
+
+def is_unsigned_rectifier(node: onnx_ir.Node) -> bool:
+    """Whether nothing negative leaves a rectifier."""
+    if node.op_type == "Relu":
+        return True
+    low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return low is not None and float(low.item()) >= 0.0
 
 
 @dataclass
@@ -148,7 +159,9 @@ def _moves_exactly(node: onnx_ir.Node) -> bool:
 
 
 def _may_be_negative(node: onnx_ir.Node, kind: Kind, data: list[onnx_ir.Value], flow: Flow) -> bool:
-    if kind == "rectify" or node.op_type in NON_NEGATIVE_OPS:
+    if kind == "rectify":
+        return not is_unsigned_rectifier(node)
+    if node.op_type in NON_NEGATIVE_OPS:
         return False
     if kind == "compute":
         return role_of(node) != RECIPROCAL_ROLE or flow.signed.get(data[0], True)

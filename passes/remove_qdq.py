@@ -28,7 +28,7 @@ from ..ir import (
 from ..kernels import fixed_point
 from .base import remove_unused
 from .flow import RESCALE_ROLE
-from .insert_qdq import FLOAT_SUFFIX
+from .insert_qdq import FLOAT_SUFFIX, storage
 
 
 def remove_qdq(model: onnx_ir.Model) -> tuple[onnx_ir.Model, QuantizerGraph]:
@@ -64,6 +64,8 @@ def _remove(graph: onnx_ir.Graph, dequantize: onnx_ir.Node, quantizer: Quantizer
     name = name_of(output)
     integers = dequantize.inputs[0]
     stored = constant(integers)
+    if quantizer is not None:
+        _check_parameters(dequantize, quantizer, stored is not None)
     if integers is None or integers.name != integer_name(name):
         raise ModelError(f"{name!r}: its integers should be called {integer_name(name)!r}; written by another tool?")
     rename(output, f"{name}__dq")
@@ -97,6 +99,37 @@ def _float_source(
         return add_node(graph, "Clip", [source, *bounds], name, before=dequantize, like=dequantize.outputs[0])
     role = {ROLE_KEY: quantizer.role if quantizer is not None and quantizer.role == "input" else RESCALE_ROLE}
     return add_node(graph, "Identity", [source], name, before=dequantize, like=dequantize.outputs[0], metadata=role)
+
+
+def _check_parameters(node: onnx_ir.Node, quantizer: Quantizer, is_constant: bool) -> None:
+    """The scale, type and Clip bounds in the nodes must be those that the quantizer graph records.
+
+    Raises:
+        ModelError: they contradict each other: one of them was changed by hand or by another tool.
+    """
+    dtype, _ = storage(quantizer.bits, quantizer.signed, packed=is_constant)
+    nodes = [node]
+    above = None if node.inputs[0] is None else node.inputs[0].producer()
+    if above is not None and above.op_type == "Clip":
+        bounds = [constant(value) for value in above.inputs[1:3]]
+        found = [None if bound is None else int(bound.item()) for bound in bounds]
+        if found != [quantizer.lower, quantizer.upper]:
+            raise ModelError(f"{quantizer.value!r}: bounds {quantizer.lower}, {quantizer.upper} are recorded. Received: {found}")
+        above = None if above.inputs[0] is None else above.inputs[0].producer()
+    if above is not None and above.op_type == "QuantizeLinear":
+        nodes.append(above)
+    for one in nodes:
+        scale = constant(one.inputs[1])
+        expected = float(fixed_point.dequantize(np.ones((), np.int64), quantizer.decided_exponent))
+        if scale is None or scale.size != 1 or float(scale.item()) != expected:
+            received = None if scale is None else scale.tolist()
+            raise ModelError(
+                f"{quantizer.value!r}: scale {expected!r} (2^{quantizer.decided_exponent}) is recorded. Received: {received}"
+            )
+        zero = one.inputs[2] if len(one.inputs) > 2 else None
+        if zero is None or zero.dtype != dtype or np.any(constant(zero)):
+            received = None if zero is None else zero.dtype
+            raise ModelError(f"{quantizer.value!r}: a zero point 0 of type {dtype.name} is recorded. Received: {received}")
 
 
 def _rewire(graph: onnx_ir.Graph, old: onnx_ir.Value, new: onnx_ir.Value) -> None:

@@ -264,8 +264,10 @@ def test_an_unexpected_error_is_one_line_and_debug_shows_where(
     assert capsys.readouterr().err == (
         "tqt-onnx: error: unexpected ZeroDivisionError: a b (a defect of tqt-onnx; --debug shows where)\n"
     )
-    with pytest.raises(ZeroDivisionError):
-        run(["--debug", "inspect", str(road / "net.onnx")])
+    for words in (["--debug", "inspect", str(road / "net.onnx")], ["inspect", str(road / "net.onnx"), "--debug"]):
+        assert run(words) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith("Traceback") and "ZeroDivisionError" in shown
 
 
 def test_help_names_every_verb_and_choice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,8 @@ def show_conversion(result: Conversion, output: Path) -> None:
         for item in result.differences
     ]
     console.print(table("ONNX against TensorFlow", ("output", "difference", "range", "relative", "accepted"), rows))
+    if any(not (item.output_range or item.difference) for item in result.differences):
+        console.print("an output is constant on every probe: nothing was compared there")
     verdict = "agrees; written" if result.ok else f"DIFFERS by more than {result.tolerance:g} of the output's range; not written"
     console.print(f"{output}: {verdict}")
 

@@ -330,6 +330,18 @@ def test_a_relu_of_what_is_unsigned_carries_its_scale(annotated):
     ]
 
 
+def test_a_clip_that_is_no_relu6_stays_in_front_of_its_quantizer(annotated):
+    model, graph = annotated(
+        f"{{ c = Conv{CONV}(x, w1) k = Clip(c, low, high) y = Conv{CONV}(k, w2) }}", low=np.float32(-0.3), high=np.float32(0.7)
+    )
+    assert quantizers(graph)["k"] == ("activation", "i8", "k") and "c" not in quantizers(graph)
+    assert graph.by_value()["k"].limit is None and islands(model) == []
+    quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+    assert [op for op in operators(quantized) if op in ("Conv", "Clip", "QuantizeLinear")] == [
+        "QuantizeLinear", "Conv", "Clip", "QuantizeLinear", "Conv", "QuantizeLinear",
+    ]  # fmt: skip
+
+
 def test_products_outside_the_exact_range_are_refused(annotated):
     model, graph = annotated(f"{{ y = Conv{CONV}(x, w1) }}")
     thresholds = dict.fromkeys(graph.groups(), -60.0)

@@ -20,8 +20,8 @@ QUANTIZED = {
 }
 """File name of a quantized model -> options; Graffitist's negative widths are among them."""
 
-RELU6 = "functional/relu6/Relu6"
-DEPTHWISE = "functional/depthwise/BiasAdd"
+RELU6 = "net/relu6/Relu6"
+DEPTHWISE = "net/depthwise/BiasAdd"
 
 
 def build() -> Any:
@@ -34,7 +34,7 @@ def build() -> Any:
     x = layers.ReLU(6.0, name="relu6")(x)
     x = layers.Add(name="add")([x, layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)])
     x = layers.MaxPooling2D(2, name="max")(layers.ReLU(name="relu")(x))
-    model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.GlobalAveragePooling2D(name="pool")(x)))
+    model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.GlobalAveragePooling2D(name="pool")(x)), name="net")
     rng = np.random.default_rng(0)
     model.set_weights(
         [
@@ -105,7 +105,7 @@ def flip_weight(model: onnx_ir.Model) -> None:
 
 
 def move_exponent(model: onnx_ir.Model) -> None:
-    """The exponent of the relu6's quantizer, one more: in its Q, its DQ and the recorded graph."""
+    """The exponent of the relu6's quantizer, one more: in its Q, its DQ, its bound and the recorded graph."""
     for node in model.graph:
         if node.outputs[0].name in (f"{RELU6}__r", f"{RELU6}__q", RELU6) and node.op_type != "Clip":
             scale = node.inputs[1]
@@ -114,6 +114,10 @@ def move_exponent(model: onnx_ir.Model) -> None:
     graph = quantizers_of(model)
     assert graph is not None
     rewrite_quantizer(model, RELU6, exponent=graph.by_value()[RELU6].decided_exponent + 1)
+    moved = quantizers_of(model)
+    assert moved is not None
+    clip = next(node for node in model.graph if node.outputs[0].name == f"{RELU6}__q")
+    own_constant(model, clip, 2, np.asarray(moved.by_value()[RELU6].upper, np.uint8))
 
 
 def lower_bound(model: onnx_ir.Model) -> None:

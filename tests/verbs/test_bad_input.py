@@ -143,8 +143,8 @@ def test_a_lambda_layer_is_not_executed(refused: Callable[..., str], sources: Pa
 
 
 def test_names_of_a_frozen_graph(refused: Callable[..., str], sources: Path) -> None:
-    line = refused("convert {s}/net.pb -o {t}/o.onnx --outputs functional/relu6/Relu", s=sources)
-    assert "functional/relu6/Relu6" in line  # a name that is close
+    line = refused("convert {s}/net.pb -o {t}/o.onnx --outputs net/relu6/Relu", s=sources)
+    assert "net/relu6/Relu6" in line  # a name that is close
     line = refused("convert {s}/net.pb -o {t}/o.onnx --inputs imagine", s=sources)
     assert "image" in line
     assert "names can be given" in refused("convert {s}/net.keras -o {t}/o.onnx --outputs dense", s=sources)
