@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir
 
 from ..ir import Quantizer, QuantizerGraph, UsageError
@@ -21,6 +23,7 @@ def calibrate(
     method: str = "mse",
     weight_method: str = "mse",
     parallel: bool = False,
+    floors: Mapping[str, float] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Decides the threshold of every share group (numerics C).
@@ -39,6 +42,7 @@ def calibrate(
         weight_method: `mse`, or `max` as in the paper's static mode (C1).
         parallel: one pass of float statistics instead of the sequential walk, which measures each tensor with everything
             upstream of it quantized (C4).
+        floors: `{share group: log2_t}`: thresholds of constants that must not be smaller, whatever the method says.
         progress: called as `progress(done, total, what)`; a total of 0 means that it is not known.
 
     Returns:
@@ -52,7 +56,15 @@ def calibrate(
         UnsupportedError: operators that onnxruntime does not run, or a scale outside the exact range (Q5).
     """
     return run(
-        model, graph, batches, Engine(model), method=method, weight_method=weight_method, parallel=parallel, progress=progress
+        model,
+        graph,
+        batches,
+        Engine(model),
+        method=method,
+        weight_method=weight_method,
+        parallel=parallel,
+        floors=floors,
+        progress=progress,
     )[0]
 
 
@@ -65,6 +77,7 @@ def run(
     method: str,
     weight_method: str = "mse",
     parallel: bool,
+    floors: Mapping[str, float] | None = None,
     progress: Progress | None,
 ) -> tuple[dict[str, float], Walk | None]:
     """`calibrate` with an engine of the caller's; also returns the finished walk, None in parallel mode."""
@@ -78,7 +91,8 @@ def run(
     by_value: dict[str, GroupStatistics] = {}
     for name, members in graph.groups().items():
         if all(values[member.value].is_initializer() for member in members):
-            fixed[name] = decide_constants(members, [constant_array(values[member.value]) for member in members], weight_method)
+            decided = decide_constants(members, [constant_array(values[member.value]) for member in members], weight_method)
+            fixed[name] = max(decided, (floors or {}).get(name, decided))
         else:
             measured[name] = GroupStatistics(members, method, cores())
             by_value.update(dict.fromkeys((member.value for member in members), measured[name]))

@@ -12,7 +12,7 @@ data, as in the parallel mode; later they are quantized on the scale so decided.
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -66,6 +66,14 @@ class Walk:
         """
         self.account = SpillAccount()
         self.quantizers = {q.value: replace(q, exponent=None) for q in graph.quantizers}
+        self._exponents: dict[str, int] = {}  # by quantizer id
+        self._members: dict[str, list[str]] = defaultdict(list)  # share group -> values
+        self._derived: dict[str, list[str]] = defaultdict(list)  # quantizer id -> values whose scale depends on it
+        for quantizer in graph.quantizers:
+            if quantizer.derived_from is None:
+                self._members[quantizer.group].append(quantizer.value)
+            for source in quantizer.derived_from or ():
+                self._derived[source].append(quantizer.value)
         self._model, self._engine, self._statistics = model, engine, statistics
         self._sites = sites(model, graph)
         self._segments = split(model, self.quantizers)
@@ -236,16 +244,16 @@ class Walk:
 
     def _set_exponents(self, group: str, threshold: float) -> None:
         ceiling = int(np.ceil(threshold))
-        for name, quantizer in self.quantizers.items():
-            if quantizer.group == group and quantizer.derived_from is None:
-                exponent = fixed_point.exponent_for(ceiling, quantizer.bits, quantizer.signed)
-                self.quantizers[name] = replace(quantizer, exponent=exponent)
-        exponents = {quantizer.id: quantizer.exponent for quantizer in self.quantizers.values()}
-        for name, quantizer in self.quantizers.items():
-            if quantizer.derived_from is not None and quantizer.exponent is None:
-                sources = [exponents[source] for source in quantizer.derived_from]
+        for name in self._members[group]:
+            quantizer = self.quantizers[name]
+            exponent = fixed_point.exponent_for(ceiling, quantizer.bits, quantizer.signed)
+            self.quantizers[name] = replace(quantizer, exponent=exponent)
+            self._exponents[quantizer.id] = exponent
+        for name in self._members[group]:
+            for derived in self._derived[self.quantizers[name].id]:
+                sources = [self._exponents.get(source) for source in self.quantizers[derived].derived_from or ()]
                 if None not in sources:
-                    self.quantizers[name] = replace(quantizer, exponent=sum(e for e in sources if e is not None))
+                    self.quantizers[derived] = replace(self.quantizers[derived], exponent=sum(e for e in sources if e is not None))
 
     def _close_if_read(self, name: str) -> None:
         if not self._readers[name] and name in self._spills:

@@ -2,6 +2,7 @@
 
 from .annotate import BitWidths, annotate
 from .base import Pass, run_passes
+from .bias_room import weight_floors
 from .infer_shapes import InferShapes
 from .insert_qdq import insert_qdq
 from .islands import Island, islands
@@ -23,4 +24,5 @@ __all__ = [
     "optimize",
     "remove_qdq",
     "run_passes",
+    "weight_floors",
 ]

@@ -37,6 +37,9 @@ from .base import remove_unused
 from .flow import Flow, analyse, is_rectifier, role_of
 from .qdq_merges import check_no_merged_pairs
 
+_FINEST_BEHIND_CLIP = -21
+"""onnxruntime 1.31 takes a Clip for superfluous where its bounds miss the quantizer's by less than 1.2e-7, half of 2^-22."""
+
 FLOAT_SUFFIX = "__float"
 ROUNDED_SUFFIX = "__r"
 
@@ -153,6 +156,12 @@ class _Inserter:
         assert array is not None
         name = name_of(value)
         dtype, numpy_type = storage(quantizer.bits, quantizer.signed, packed=True)
+        largest = float(np.abs(array.astype(np.float64)).max(initial=0.0))
+        if quantizer.bits == 32 and np.ldexp(largest, -quantizer.decided_exponent) >= 1 << 31:
+            raise UnsupportedError(
+                f"layer {node.name!r}: its bias of up to {largest:g} does not fit an int32 at the scale "
+                f"2^{quantizer.decided_exponent} (L11); a larger threshold of its weights, or --layer-bits 16, leaves room"
+            )
         integers = fixed_point.quantize(array, quantizer.decided_exponent, quantizer.bits, quantizer.signed)
         readers = value.uses()
         rename(value, f"{name}{FLOAT_SUFFIX}")
@@ -176,6 +185,11 @@ class _Inserter:
         source = node.inputs[0]
         assert source is not None
         on_integers = quantizer.limit is not None and is_rectifier(node) and source not in self.carried
+        if node.op_type == "Clip" and not on_integers and quantizer.decided_exponent < _FINEST_BEHIND_CLIP:
+            raise UnsupportedError(
+                f"{node.outputs[0].name!r}: scale 2^{quantizer.decided_exponent} is below 2^{_FINEST_BEHIND_CLIP}, where "
+                "onnxruntime drops a float Clip in front of it: it compares the bounds with an absolute tolerance (X4)"
+            )
         bounds = (quantizer.lower, quantizer.upper)
         whole_type = integer_type_bounds(quantizer.bits, quantizer.signed)
         self._pair(value, quantizer, None if bounds == whole_type else bounds, reads=source if on_integers else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +13,18 @@ import numpy.typing as npt
 from .. import __version__
 from ..calibrate import METHODS, WEIGHT_METHODS, calibrate
 from ..ir import VERSION_KEY, DataError, ModelError, QuantizerGraph, UnsupportedError, UsageError, quantizers_of
-from ..passes import BitWidths, InferShapes, Island, annotate, insert_qdq, islands, lower, optimize
+from ..passes import BitWidths, InferShapes, Island, annotate, insert_qdq, islands, lower, optimize, weight_floors
 from .sources import Feeder, Feeds, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
 
     from ..datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+_ATTEMPTS: Final = 3
+"""Calibrations at most: a second one where a bias needs room, a third where that moved the scale of the layer's input."""
 
 BATCH: Final = 8
 """Images run at once while calibrating: bounds memory, and is enough to keep the cores busy."""
@@ -93,16 +99,24 @@ def quantize(
     optimize(lowered)
     lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
     graph = annotate(lowered, widths)
-    thresholds = calibrate(
-        lowered,
-        graph,
-        lambda: _signed_as_stated(feeder, widths),
-        method=method,
-        weight_method=weight_method,
-        parallel=parallel,
-        progress=progress,
-    )
-    decided = graph.decide(thresholds)
+    floors: dict[str, float] = {}
+    for _ in range(_ATTEMPTS):
+        thresholds = calibrate(
+            lowered,
+            graph,
+            lambda: _signed_as_stated(feeder, widths),
+            method=method,
+            weight_method=weight_method,
+            parallel=parallel,
+            floors=floors,
+            progress=progress,
+        )
+        decided = graph.decide(thresholds)
+        more = weight_floors(lowered, decided)
+        if not more:
+            break
+        logger.warning("%s: weights so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(more))
+        floors |= more
     left = tuple(islands(lowered))
     quantized = insert_qdq(lowered, decided)
     InferShapes().apply(quantized)

@@ -19,7 +19,7 @@ from tqt_onnx.ir import (
     replace_value,
     unique_name,
 )
-from tqt_onnx.passes import BitWidths, annotate, insert_qdq, islands, lower, remove_qdq, run_passes
+from tqt_onnx.passes import BitWidths, annotate, insert_qdq, islands, lower, remove_qdq, run_passes, weight_floors
 from tqt_onnx.passes.average_pool_to_depthwise import AveragePoolToDepthwise
 from tqt_onnx.passes.insert_rescale import InsertRescale
 from tqt_onnx.passes.lower import OwnConstants, OwnInputs, SplitBias
@@ -347,6 +347,20 @@ def test_products_outside_the_exact_range_are_refused(annotated):
     thresholds = dict.fromkeys(graph.groups(), -60.0)
     with pytest.raises(UnsupportedError, match="Q5"):
         insert_qdq(model, graph.decide(thresholds))
+
+
+def test_a_bias_beyond_int32_is_refused_and_told_how_much_room_it_needs(annotated):
+    model, graph = annotated(f"{{ y = Conv{CONV}(x, w1, b1) }}")
+    thresholds = {"x__input": 0.0, "w1": -26.0, "y": 0.0}  # scales 2^-7 and 2^-33: 0.5 is 2^39
+    decided = graph.decide(thresholds)
+    with pytest.raises(UnsupportedError, match="int32"):
+        insert_qdq(model, decided)
+    floors = weight_floors(model, decided)
+    roomy = graph.decide(thresholds | floors)
+    assert weight_floors(model, roomy) == {}
+    assert insert_qdq(model, roomy).graph.initializers["b1__q"].const_value.numpy().tolist() == [2**29, -(2**30)]
+    finer = graph.decide(thresholds | {"w1": floors["w1"] - 1})
+    assert weight_floors(model, finer) == floors  # one power of two less does not fit
 
 
 def test_a_quantizer_on_nothing_is_refused(annotated):
