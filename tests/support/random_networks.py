@@ -61,7 +61,7 @@ class _Builder:
         """Some of them so large that no float32 sum of their layer is exact: it must be named, and what follows stay exact."""
         values = self.rng.integers(-300, 300, channels).astype(np.float32)
         if self.rng.random() < 0.25:
-            values *= np.float32(2**14)
+            values *= np.float32(2**16)
         return self.constant(np.ldexp(values, self.scale - int(self.rng.integers(4, 12))).astype(np.float32))
 
     def node(self, op: str, inputs: list[str], **attributes: Any) -> str:
