@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ir import COMPUTE, PASS_THROUGH, Quantizer, QuantizerGraph
+from ..ir import COMPUTE, Quantizer, QuantizerGraph
 from ..kernels.fixed_point import quantize
+from .carry import carried_from
 from .program import Program, Step
 
 EXACT = 1 << 24
@@ -30,21 +31,31 @@ def wide_steps(program: Program, graph: QuantizerGraph, weights: Mapping[str, np
     for step in program.steps:
         if step.op in COMPUTE and _bound(step, quantizers, ranges, weights) > EXACT:
             wide.add(step.name)
-        _carry(step, quantizers, ranges)
+        _carry(step, program, quantizers, ranges)
     return frozenset(wide)
 
 
-def _carry(step: Step, quantizers: Mapping[str, Quantizer], ranges: dict[str, tuple[int, int]]) -> None:
-    """The range of the integers behind the step's output: its quantizer's, or what a moving operator passes on (L7)."""
+def _carry(step: Step, program: Program, quantizers: Mapping[str, Quantizer], ranges: dict[str, tuple[int, int]]) -> None:
+    """The range of the integers behind the step's output, where known: its quantizer's, or what moving and rectifying keep (L7)."""
     output = step.outputs[0]
     quantizer = quantizers.get(output)
     if quantizer is not None:
         ranges[output] = (quantizer.lower, quantizer.upper)
-    elif step.op in PASS_THROUGH | {"Concat"}:
-        sources = step.inputs if step.op == "Concat" else step.inputs[:1]
-        found = [ranges[name] for name in sources if name in ranges]
-        if len(found) == len(sources):
-            ranges[output] = (min(low for low, _ in found), max(high for _, high in found))
+        return
+    sources = step.inputs[:1] if step.op == "Clip" else carried_from(step)
+    found = [ranges[name] for name in sources if name in ranges]
+    if found and len(found) == len(sources) and _stays_inside(step, program):
+        ranges[output] = (min(low for low, _ in found), max(high for _, high in found))
+
+
+def _stays_inside(step: Step, program: Program) -> bool:
+    """Whether nothing leaves the operator that is not between zero and what went in (every range holds zero)."""
+    if step.op == "Pad":
+        return not step.given(2) or not program.constants.get(step.input(2), np.ones(1)).any()
+    if step.op == "Clip":
+        low, high = (program.constants.get(step.input(index)) if step.given(index) else np.zeros(1) for index in (1, 2))
+        return low is not None and high is not None and bool((low <= 0).all() and (high >= 0).all())
+    return True
 
 
 def _bound(
@@ -53,10 +64,15 @@ def _bound(
     ranges: Mapping[str, tuple[int, int]],
     weights: Mapping[str, npt.NDArray[np.float32]],
 ) -> int:
-    """Largest magnitude any partial sum of the layer can reach, in units of its scale; 0 where the layer is float."""
+    """Largest magnitude any partial sum of the layer can reach, in units of its scale; 0 where the layer is float.
+
+    An input whose range is not known may be anything: more than float32 holds.
+    """
     data, weight = step.input(0), step.input(1)
-    if data not in ranges or weight not in quantizers or weight not in weights:
+    if weight not in quantizers or weight not in weights:
         return 0
+    if data not in ranges:
+        return EXACT + 1
     integers = _integers(weights[weight], quantizers[weight])
     axes = tuple(range(1, integers.ndim)) if step.op == "Conv" else (0,)
     positive = np.maximum(integers, 0).sum(axes)

@@ -15,12 +15,13 @@ import onnx_ir
 import tensorflow as tf
 
 from ..ir import DataError, ModelError, QuantizerGraph, UsageError
+from .carry import carried_pairs
 from .exactness import wide_steps
 from .layout import Laid, restore, store
 from .names import THRESHOLD_PREFIX, WEIGHT_PREFIX, escape
 from .ops import OPS
 from .program import Program, fill, parse
-from .taps import Taps
+from .taps import Tapped, Taps
 from .thresholds import Thresholds, initial_log2_t
 from .trace import Trace
 
@@ -74,7 +75,7 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         self._parsed = Held(parse(onnx_ir.serde.deserialize_model(onnx.ModelProto.FromString(graph))))
         self._variables_of = Held(self._add_weights(arrays))
         self._log2_t = Held(self._add_thresholds(thresholds or {}))
-        self._taps = Taps(self.program, lambda feeds, wide: self._run(feeds, wide, self._decided, tap=True)[1])
+        self._taps = Taps(self.program, self._tapped)
         self.supports_jit = False  # XLA's convolutions on a CPU are slower than oneDNN's
         self.built = True
 
@@ -159,6 +160,22 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         wide = wide_steps(self.program, self.quantizer_graph(), self.arrays())
         return self._taps.run(feeds, batch_size, wide)
 
+    def everything(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """All that can be compared with the Q/DQ model, as the model computes it with the quantizers on, in one batch.
+
+        Args:
+            feeds: as for `integers`.
+
+        Returns:
+            In the ONNX layout: what `integers` returns; the int64 integers `ir.integer_name(value)` of every value that an
+            operator which only moves elements puts on its input's grid (L7); the model's outputs under their own names.
+
+        Raises:
+            UsageError: the model has no quantizers.
+            DataError: feeds of other names, shapes or dtypes, or none at all.
+        """
+        return self._taps.everything(feeds, wide_steps(self.program, self.quantizer_graph(), self.arrays()))
+
     def wide_layers(self) -> frozenset[str]:
         """Names of the layers that run in float64, since the static bound of their integers passes 2^24 (X2); none in float."""
         if not self._on:
@@ -232,8 +249,8 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
 
     def _run(
         self, feeds: Feeds, wide: frozenset[str], graph: QuantizerGraph | None, tap: bool = False
-    ) -> tuple[dict[str, tf.Tensor], dict[str, Laid]]:
-        """The outputs, and where tapped the integers; in float without a quantizer graph."""
+    ) -> tuple[dict[str, tf.Tensor], Trace]:
+        """The outputs, and the trace with what was tapped; in float without a quantizer graph."""
         thresholds = None if graph is None else Thresholds(graph, self._log2_t.value)
         trace = Trace(self.program, self._variables_of.value, thresholds, {} if graph is None else graph.by_value(), wide, tap)
         for name, tensor in feeds.items():
@@ -242,7 +259,14 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
             trace.store(step.outputs[0], OPS[step.op](trace, step))
         outputs = {name: trace.value(name).onnx for name in self.program.outputs}
         narrow = {name: tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor for name, tensor in outputs.items()}
-        return narrow, trace.taps
+        return narrow, trace
+
+    def _tapped(self, feeds: Feeds, wide: frozenset[str]) -> Tapped:
+        """One run with everything that can be compared."""
+        assert self._decided is not None
+        outputs, trace = self._run(feeds, wide, self._decided, tap=True)
+        trace.tap_carried(carried_pairs(self.program, self._decided.by_value()))
+        return Tapped(trace.taps, trace.carried, outputs)
 
     def _feeds(self, inputs: Any) -> Feeds:
         """The inputs of `call` by name, with their static shapes."""

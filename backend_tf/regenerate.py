@@ -43,7 +43,10 @@ def regenerate(
 def _check(program: Program, graph: QuantizerGraph | None) -> None:
     for step in program.steps:
         if step.op not in OPS:
-            raise UnsupportedError(f"regenerate: node {step.name!r}: one of {', '.join(OPS)} is expected. Received: {step.op}")
+            raise UnsupportedError(
+                f"node {step.name!r}: {step.op} has no counterpart in the regenerated TensorFlow graph; "
+                f"one of {', '.join(sorted(OPS))} is expected. Received: {step.op}"
+            )
     known = {*program.inputs, *program.weights, *(step.outputs[0] for step in program.steps)}
     for quantizer in graph.quantizers if graph is not None else ():
         if quantizer.value not in known:

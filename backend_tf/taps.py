@@ -1,8 +1,9 @@
-"""Integers of every quantizer of a regenerated model, by name and in the ONNX layout: what verification compares."""
+"""What verification compares of a regenerated model, by name and in the ONNX layout: integers and outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,25 @@ from .program import Program
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Tensors = dict[str, tf.Tensor]
-Run = Callable[[Tensors, frozenset[str]], dict[str, Laid]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tapped:
+    """What one run leaves behind.
+
+    Attributes:
+        quantized: the integers of every quantizer.
+        carried: the integers of the values that carry a quantizer's scale without having one.
+        outputs: the graph's outputs, in the ONNX layout.
+    """
+
+    quantized: dict[str, Laid]
+    carried: dict[str, Laid]
+    outputs: Tensors
+
+
+Run = Callable[[Tensors, frozenset[str]], Tapped]
+Traced = Callable[[Tensors], tuple[Tensors, Tensors, Tensors]]
 
 
 class Taps:
@@ -23,7 +42,7 @@ class Taps:
 
     Args:
         program: the graph.
-        run: from feeds and names of wide steps to the tapped integers.
+        run: from feeds and names of wide steps to what is tapped.
     """
 
     def __init__(self, program: Program, run: Run) -> None:
@@ -31,39 +50,56 @@ class Taps:
         self._run = run
         self._weights = {integer_name(name): weight for name, weight in program.weights.items()}
         self._perms: dict[str, tuple[int, ...]] = {}
-        self._traced: dict[frozenset[str], Callable[[Tensors], Tensors]] = {}
+        self._traced: dict[frozenset[str], Traced] = {}
 
     def run(self, feeds: Arrays, batch_size: int, wide: frozenset[str]) -> dict[str, npt.NDArray[np.int32]]:
-        """The integers for all rows of the feeds.
+        """The integers of every quantizer for all rows of the feeds.
 
         Raises:
             DataError: feeds of other names, shapes or dtypes, or without rows.
         """
         arrays = self._checked(feeds)
-        if wide not in self._traced:
-            self._traced[wide] = self._trace(wide)
         total = len(next(iter(arrays.values())))
         fixed = any(shape[0] is not None for shape, _ in self._program.inputs.values())
         parts: dict[str, list[npt.NDArray[np.int32]]] = {}
         for start in range(0, total, total if fixed else batch_size):
             batch = {name: tf.constant(array[start : start + batch_size]) for name, array in arrays.items()}
-            for name, tensor in self._traced[wide](batch).items():
+            for name, tensor in self._function(wide)(batch)[0].items():
                 if start == 0 or name not in self._weights:
                     parts.setdefault(name, []).append(self._onnx(name, tensor.numpy()))
         return {name: np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for name, pieces in parts.items()}
+
+    def everything(self, feeds: Arrays, wide: frozenset[str]) -> dict[str, npt.NDArray[Any]]:
+        """Integers of quantizers and of what carries their scales, and the outputs; all rows at once.
+
+        Nothing is put together from batches: a carried value or an output need not have the batch as its first axis.
+
+        Raises:
+            DataError: feeds of other names, shapes or dtypes, or without rows.
+        """
+        batch = {name: tf.constant(array) for name, array in self._checked(feeds).items()}
+        quantized, carried, outputs = self._function(wide)(batch)
+        integers = {name: self._onnx(name, tensor.numpy()) for name, tensor in (quantized | carried).items()}
+        return integers | {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def _onnx(self, name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         weight = self._weights.get(name)
         return to_onnx_order(array, self._perms[name]) if weight is None else restore(array, weight.form)
 
-    def _trace(self, wide: frozenset[str]) -> Callable[[Tensors], Tensors]:
-        def tapped(feeds: Tensors) -> Tensors:
-            taps = self._run(feeds, wide)
-            self._perms.update({name: laid.perm for name, laid in taps.items()})
-            return {name: laid.tensor for name, laid in taps.items()}
+    def _function(self, wide: frozenset[str]) -> Traced:
+        if wide not in self._traced:
+            self._traced[wide] = self._trace(wide)
+        return self._traced[wide]
+
+    def _trace(self, wide: frozenset[str]) -> Traced:
+        def tapped(feeds: Tensors) -> tuple[Tensors, Tensors, Tensors]:
+            found = self._run(feeds, wide)
+            self._perms.update({name: laid.perm for name, laid in (found.quantized | found.carried).items()})
+            quantized, carried = ({name: laid.tensor for name, laid in taps.items()} for taps in (found.quantized, found.carried))
+            return quantized, carried, found.outputs
 
         signature = {name: tf.TensorSpec(shape, dtype) for name, (shape, dtype) in self._program.inputs.items()}
-        traced: Callable[[Tensors], Tensors] = tf.function(tapped, input_signature=[signature], autograph=False)
+        traced: Traced = tf.function(tapped, input_signature=[signature], autograph=False)
         return traced
 
     def _checked(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:

@@ -39,6 +39,7 @@ class Trace:
         self.program = program
         self.quantizers = quantizers
         self.taps: dict[str, Laid] = {}
+        self.carried: dict[str, Laid] = {}
         self._variables = variables
         self._thresholds = thresholds
         self._wide = wide
@@ -63,6 +64,21 @@ class Trace:
         if name in self.program.constants:
             return Laid.plain(tf.constant(self.program.constants[name]))
         raise ModelError(f"nothing computes the value {name!r}; steps must come in topological order, with one output each")
+
+    def tap_carried(self, pairs: Mapping[str, Quantizer]) -> None:
+        """Keeps the int64 integers of values that are on a quantizer's grid without having one (L7).
+
+        They are the values as computed, in units of the scale, neither rounded nor saturated once more.
+
+        Args:
+            pairs: value name -> the quantizer whose scale it is on.
+        """
+        if self._thresholds is None:
+            return
+        for name, quantizer in pairs.items():
+            laid = self.value(name)
+            integers = tqt.integers_of(tf.cast(laid.tensor, tf.float64), self._thresholds.exponent(quantizer))
+            self.carried[integer_name(name)] = laid.like(tf.cast(integers, tf.int64))
 
     def input(self, step: Step, index: int) -> Laid:
         """Input `index` of a step."""

@@ -40,7 +40,7 @@ def check_table(check: Check) -> Group:
     if check.differences:
         parts.append(difference_table("Differences", check.differences))
     if check.not_certified:
-        parts.append(difference_table("Differences that layers without certificate explain", check.not_certified))
+        parts.append(difference_table("Differences that layers without certificate or float islands explain", check.not_certified))
     if check.first_optimized is not None:
         parts.append(difference_table("First difference with all optimizations", [check.first_optimized]))
     if check.floats:

@@ -64,6 +64,10 @@ def show_check(result: CheckResult) -> None:
         console.print(island_table(result.islands))
     for note in result.notes:
         console.print(f"note: {note}")
+    if result.layers_not_compared:
+        console.print(f"certified, but compared in no engine: {', '.join(result.layers_not_compared)}")
+    if result.nothing_certified:
+        console.print("no layer is certified: nothing is promised")
     console.print("exact on every certified layer" if result.ok else "NOT exact")
 
 

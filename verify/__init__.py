@@ -2,7 +2,8 @@
 
 from .certificate import LayerCertificate, certify, observed_bounds
 from .compare import Difference, FloatComparison, compare, compare_floats
-from .engines import Runner, check_engines, tapped_runner
+from .comparison import Runner
+from .engines import check_engines, tapped_runner
 from .fixed_tensor import FixedPoint
 from .oracle import Oracle
 from .oracle_ops import OPS, ROUNDINGS, quantize_with, rounding_ops

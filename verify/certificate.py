@@ -14,12 +14,15 @@ from .batches import Feeds
 from .fixed_tensor import FixedPoint
 from .intervals import Intervals
 from .oracle import Oracle
-from .oracle_ops import OPS, Operand
+from .oracle_ops import OPS, Operand, grid_of
 from .plan import Plan, make_plan
 from .sums import Sum
 
 FLOAT32_EXACT: Final = 1 << 24
 """Every integer up to here is a float32 number; beyond, every second one is missing."""
+
+INT32: Final = 1 << 31
+"""From here on an int32 accumulator wraps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,18 @@ def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertifi
     return [_certificate(node, intervals.sums.get(name_of(node.outputs[0]))) for node in layers]
 
 
+def _adds_in_int32(node: onnx_ir.Node) -> bool:
+    """Whether integer kernels exist for this layer: an int32 bias, or inputs and weights of at most 8 bits."""
+    if node.op_type not in COMPUTE:
+        return False
+    above = [None if value is None else value.producer() for value in node.inputs]
+    bits = [
+        grid_of(dequantize).bits if dequantize is not None and dequantize.op_type == "DequantizeLinear" else 0
+        for dequantize in above
+    ]
+    return 32 in bits[2:] or all(0 < b <= 8 for b in bits[:2])
+
+
 def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
     output = name_of(node.outputs[0])
     name = node.name or output
@@ -73,6 +88,8 @@ def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
     if found.bound > FLOAT32_EXACT:
         channel = found.bounds.index(found.bound)
         reason = f"partial sums of channel {channel} can reach {found.bound}, beyond 2^24 = {FLOAT32_EXACT}"
+        if found.bound >= INT32 and _adds_in_int32(node):
+            reason += "; they do not fit int32 either: engines with integer kernels may wrap around"
     elif not MIN_EXPONENT <= found.exponent <= MAX_EXPONENT:
         reason = f"its sums have the scale 2^{found.exponent}, outside 2^{MIN_EXPONENT} .. 2^{MAX_EXPONENT} (Q5)"
     bits = found.bound.bit_length() + 1

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir
 
 from ..ir import DataError
 from .fixed_tensor import FixedPoint
@@ -130,6 +131,31 @@ def compare_floats(
             scaled = error / (ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.nan_to_num(np.abs(expected), posinf=0.0))
             result.append(FloatComparison(engine, name, error.size, float(scaled.max(initial=0)), float(error.max(initial=0))))
     return result
+
+
+def integer_constants(model: onnx_ir.Model) -> dict[str, npt.NDArray[Any]]:
+    """Initializers of integer type by name: weights, biases, zero points, shapes."""
+    found = {}
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None and value.const_value.dtype.is_integer():
+            array = np.asarray(value.const_value.numpy())
+            found[name] = array if array.dtype.kind in "iu" else array.astype(np.int8)  # 4-bit types are not NumPy's own
+    return found
+
+
+def compare_constants(
+    oracle_constants: Mapping[str, npt.NDArray[Any]], engine_constants: Mapping[str, npt.NDArray[Any]], engine: str
+) -> list[Difference]:
+    """Differences of all integer constants that both have, whatever the data: a flipped weight bit is found and named.
+
+    Raises:
+        DataError: a constant has another shape than in the oracle's model.
+    """
+    tensors: dict[str, Operand] = {}
+    for name, array in oracle_constants.items():
+        if name in engine_constants:
+            tensors[name] = FixedPoint(array.astype(np.int64), 0)
+    return compare(tensors, engine_constants, engine)
 
 
 def merged(before: Difference, after: Difference) -> Difference:

@@ -136,9 +136,13 @@ class Oracle:
         return values.get(name)
 
     def _overridden(self, node: onnx_ir.Node, name: str, integers: npt.NDArray[Any]) -> FixedPoint:
-        if node.op_type != "QuantizeLinear":
-            raise DataError(f"only outputs of QuantizeLinear can be overridden. Received: {name!r} of {node.op_type}")
-        return FixedPoint(np.asarray(integers).astype(np.int64), grid_of(node).exponent)
+        above = node.inputs[0].producer() if node.op_type == "Clip" and node.inputs[0] is not None else None
+        source = above or node  # an integer Clip keeps the grid of the QuantizeLinear it reads
+        if source.op_type != "QuantizeLinear":
+            raise DataError(
+                f"only outputs of QuantizeLinear or of an integer Clip can be overridden. Received: {name!r} of {node.op_type}"
+            )
+        return FixedPoint(np.asarray(integers).astype(np.int64), grid_of(source).exponent)
 
     def _last_uses(self) -> dict[int, list[str]]:
         """Node position -> values nobody reads behind it: values are freed as soon as they can be."""

@@ -19,8 +19,9 @@ class CheckResult:
         images: images compared.
         integers: engine -> how many integers were compared.
         not_compared: integer tensors that no engine was compared in.
-        differences: in tensors that depend on certified layers alone: the promise is broken.
-        not_certified: in tensors that a layer without certificate, or a float island, influences: named, not promised.
+        differences: in promised tensors, or in integer constants: the promise is broken.
+        not_certified: in what a layer without certificate computes, up to the integers right behind it, and in whatever an
+            engine that shows no integers computes behind it or behind a float island: named, not promised.
         floats: float tensors behind islands, and tensors quantized from an island (in steps of their grid, one allowed).
         certificates: one per layer and Add.
         islands: what is computed in floating point, and why.
@@ -29,6 +30,8 @@ class CheckResult:
         fused: operators of the optimized model; empty where onnxruntime was not asked.
         first_optimized: where a model with all optimizations starts to differ, if it does.
         notes: what a reader must know of how it was run (X4).
+        promised: engine -> how many of the compared integers are promised.
+        layers_not_compared: certified layers whose integers were compared, with a promise, in no engine.
     """
 
     engines: tuple[str, ...]
@@ -45,6 +48,8 @@ class CheckResult:
     fused: dict[str, int]
     first_optimized: Difference | None
     notes: tuple[str, ...]
+    promised: dict[str, int]
+    layers_not_compared: tuple[str, ...]
 
     @property
     def certified(self) -> bool:
@@ -52,9 +57,15 @@ class CheckResult:
         return all(certificate.certified for certificate in self.certificates)
 
     @property
+    def nothing_certified(self) -> bool:
+        """Whether there are layers, and none of them has a certificate: nothing that matters is promised."""
+        return bool(self.certificates) and not any(certificate.certified for certificate in self.certificates)
+
+    @property
     def exact(self) -> bool:
-        """Whether integers were compared, and none of those promised differs."""
-        return any(self.integers.values()) and not self.differences
+        """Whether the integers of every certified layer (there is one) were compared, and nothing promised differs."""
+        compared = any(self.promised.values()) and not self.layers_not_compared
+        return compared and not self.nothing_certified and not self.differences
 
     @property
     def ok(self) -> bool:
@@ -64,5 +75,6 @@ class CheckResult:
         return self.exact and compared and all(comparison.ok for comparison in self.floats if comparison.promised)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; with `ok`, `exact` and `certified`."""
-        return {"ok": self.ok, "exact": self.exact, "certified": self.certified, **asdict(self)}
+        """Plain dictionaries, lists, numbers and strings; with the verdicts `ok`, `exact`, `certified`, `nothing_certified`."""
+        verdicts = {name: getattr(self, name) for name in ("ok", "exact", "certified", "nothing_certified")}
+        return {**verdicts, **asdict(self)}

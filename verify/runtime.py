@@ -52,26 +52,30 @@ class Session:
         model: the model; it is not changed.
         taps: integer tensors to expose as further outputs (on a clone).
         optimize: all graph optimizations, or none.
-        optimized_model: file the optimized model is written to, or None.
+        count_operators: count the operators of the model as it is run.
+
+    Attributes:
+        operators: operators left after the optimizations; empty where they were not counted.
 
     Raises:
         ModelError: onnxruntime does not load the model.
     """
 
     def __init__(
-        self, model: onnx_ir.Model, taps: Sequence[str] = (), *, optimize: bool = False, optimized_model: Path | None = None
+        self, model: onnx_ir.Model, taps: Sequence[str] = (), *, optimize: bool = False, count_operators: bool = False
     ) -> None:
         self.taps = tuple(taps)
+        self.operators: Counter[str] = Counter()
         exposed = _tapped(model, taps) if taps else model
         self.outputs = [value.name or "" for value in exposed.graph.outputs]
-        try:
-            self._session = onnxruntime.InferenceSession(
-                onnx_ir.serde.serialize_model(exposed).SerializeToString(),
-                session_options(optimize=optimize, optimized_model=optimized_model),
-                providers=["CPUExecutionProvider"],
-            )
-        except Exception as error:
-            raise ModelError(f"onnxruntime {onnxruntime.__version__} does not load the model: {_first_line(error)}") from error
+        serialized = onnx_ir.serde.serialize_model(exposed).SerializeToString()
+        if not count_operators:
+            self._session = _load(serialized, session_options(optimize=optimize))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "optimized.onnx"
+            self._session = _load(serialized, session_options(optimize=optimize, optimized_model=file))
+            self.operators.update(node.op_type for node in onnx.load(file).graph.node)
 
     def run(self, feeds: Feeds) -> dict[str, npt.NDArray[Any]]:
         """All outputs by name: graph outputs as they are, taps as they are stored.
@@ -122,10 +126,14 @@ def fused_operators(model: onnx_ir.Model) -> Counter[str]:
     Raises:
         ModelError: onnxruntime does not load the model.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "optimized.onnx"
-        Session(model, optimize=True, optimized_model=file)
-        return Counter(node.op_type for node in onnx.load(file).graph.node)
+    return Session(model, optimize=True, count_operators=True).operators
+
+
+def _load(serialized: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    try:
+        return onnxruntime.InferenceSession(serialized, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"onnxruntime {onnxruntime.__version__} does not load the model: {_first_line(error)}") from error
 
 
 def _tapped(model: onnx_ir.Model, taps: Sequence[str]) -> onnx_ir.Model:
@@ -138,13 +146,13 @@ def _tapped(model: onnx_ir.Model, taps: Sequence[str]) -> onnx_ir.Model:
             raise ModelError(f"there is no computed tensor of that name to look at. Received: {name!r}")
         value = values[name]
         if value.type is None:
-            value.type = onnx_ir.TensorType(_storage(value))
+            value.type = onnx_ir.TensorType(storage(value))
         if name not in present:
             clone.graph.outputs.append(value)
     return clone
 
 
-def _storage(value: onnx_ir.Value) -> onnx_ir.DataType:
+def storage(value: onnx_ir.Value) -> onnx_ir.DataType:
     """The integer type of a tensor whose type was not inferred: that of the QuantizeLinear above it."""
     node = value.producer()
     while node is not None and node.op_type != "QuantizeLinear":

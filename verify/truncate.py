@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
 
 import onnx_ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -12,19 +13,32 @@ from .batches import Feeds, slices
 from .compare import Difference, compare
 from .oracle import Oracle
 from .plan import Plan
-from .runtime import Session
+from .runtime import Session, storage
 
 logger = logging.getLogger(__name__)
 
 
-def truncated(model: onnx_ir.Model, outputs: tuple[str, ...]) -> onnx_ir.Model:
+def truncated(model: onnx_ir.Model, outputs: Sequence[str], inputs: Sequence[str] = ()) -> onnx_ir.Model:
     """A clone that ends at the given float values; what does not lead to them is gone.
+
+    Args:
+        model: a Q/DQ model.
+        outputs: computed values it ends at.
+        inputs: integer tensors that are fed instead of computed, besides the model's own inputs.
 
     Raises:
         ModelError: there is no value of such a name.
     """
     clone = model.clone()
     values = {value.name: value for node in clone.graph for value in node.outputs}
+    for name in inputs:
+        if name not in values:
+            raise ModelError(f"there is no computed tensor of that name to start a model at. Received: {name!r}")
+        computed = values[name]
+        fed = onnx_ir.Value(name=name, shape=computed.shape, type=onnx_ir.TensorType(storage(computed)))
+        computed.replace_all_uses_with(fed, replace_graph_outputs=True)
+        computed.name = f"{name}__computed"
+        clone.graph.inputs.append(fed)
     clone.graph.outputs.clear()
     for name in outputs:
         if name not in values:
@@ -42,9 +56,9 @@ def dequantized_values(model: onnx_ir.Model) -> list[str]:
     return [name_of(node.outputs[0]) for node in nodes]
 
 
-def last_fixed_values(model: onnx_ir.Model, plan: Plan) -> tuple[str, ...]:
-    """Dequantized values that islands read: where a model must end to see the integers in front of a softmax."""
-    readers = [node for node in model.graph if plan.is_island(node)]
+def last_fixed_values(model: onnx_ir.Model, plan: Plan, uncertified: Collection[str] = ()) -> tuple[str, ...]:
+    """Dequantized values that islands or layers without certificate read: the last that are promised in front of them."""
+    readers = [node for node in model.graph if plan.is_island(node) or node.outputs[0].name in uncertified]
     read = {value.name for node in readers for value in node.inputs if value is not None}
     return tuple(name for name in dequantized_values(model) if name in read)
 

@@ -93,12 +93,18 @@ def rewrite_quantizer(model: onnx_ir.Model, value: str, **fields: Any) -> None:
     model.metadata_props[QUANTIZERS_KEY] = QuantizerGraph(graph.contract, quantizers).to_json()
 
 
-def flip_weight(model: onnx_ir.Model) -> None:
-    """The last bit of one depthwise weight."""
+def depthwise_weight(model: onnx_ir.Model) -> onnx_ir.Value:
+    """The integer constant behind the depthwise layer's weights."""
     quantizer = next(node for node in model.graph if node.outputs[0].name in (f"{DEPTHWISE}__float", f"{DEPTHWISE}__acc__float"))
     dequantize = quantizer.inputs[1].producer()  # type: ignore[union-attr]
     stored = dequantize.inputs[0]  # type: ignore[union-attr]
     assert stored is not None
+    return stored
+
+
+def flip_weight(model: onnx_ir.Model) -> None:
+    """The last bit of one depthwise weight."""
+    stored = depthwise_weight(model)
     array = initializer(model, stored.name or "")
     array[1, 0, 1, 1] = int(array[1, 0, 1, 1]) ^ 1
     set_constant(stored, array)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import onnx_ir
 import pytest
 
 from tqt_onnx.verify import FixedPoint, Oracle, check_engines
@@ -91,6 +92,22 @@ def test_without_the_integers_behind_an_island_nothing_is_promised(net):
     result = check_engines(model, [{"x": x}], ("oracle", "far"), {"far": own_output_only})
     assert result.differences == ()
     assert [d.tensor for d in result.not_certified] == ["y"]
+    assert result.layers_not_compared == ("m",)
+    assert not (result.ok or result.exact)
+
+
+def test_the_part_behind_an_island_runs_with_all_optimizations(net):
+    model, mutant = island_net(net), island_net(net)
+    x = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    result = check_engines(model, [{"x": x}])
+    assert result.ok
+    assert result.promised["ort-optimized"] == 0
+    assert result.promised["ort-optimized-cut"] == 9 * 4 + 9 * 2  # a in front of the island, y behind it
+    scale = next(node.inputs[1] for node in mutant.graph if node.outputs[0].name == "y__q")
+    scale.const_value = onnx_ir.tensor(np.float32(2.0**-5))
+    result = check_engines(model, [{"x": x}], models={"ort-optimized": mutant})
+    assert [(d.engine, d.tensor) for d in result.differences] == [("ort-optimized-cut", "y")]
+    assert not result.ok
 
 
 @pytest.mark.parametrize("domain", ["", "com.example"])

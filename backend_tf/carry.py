@@ -1,0 +1,41 @@
+"""Values that no quantizer rounds but that lie on one's grid: what is behind operators that only move elements (L7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..ir import PASS_THROUGH, Quantizer
+from .program import Program, Step
+
+CARRYING = PASS_THROUGH | {"Concat", "Relu"}
+"""A Relu without a quantizer of its own is one of a value that cannot be negative: it moves everything."""
+
+
+def carried_from(step: Step) -> tuple[str, ...]:
+    """Names of the values whose grid a step without quantizer hands on; none where it computes."""
+    if step.op not in CARRYING:
+        return ()
+    names = step.inputs if step.op == "Concat" else step.inputs[:1]
+    return tuple(name for name in names if name is not None)
+
+
+def carried_pairs(program: Program, quantizers: Mapping[str, Quantizer]) -> dict[str, Quantizer]:
+    """Values that have a carry pair in the Q/DQ model -> the quantizer whose scale they are on.
+
+    An Identity hands the scale on but has no pair, as in the Q/DQ model.
+
+    Args:
+        program: the graph.
+        quantizers: by value name.
+    """
+    on_grid = dict(quantizers)
+    pairs = {}
+    for step in program.steps:
+        output = step.outputs[0]
+        carrier = next((on_grid[name] for name in carried_from(step) if name in on_grid), None)
+        if output in quantizers or carrier is None:
+            continue
+        on_grid[output] = carrier
+        if step.op != "Identity":
+            pairs[output] = carrier
+    return pairs
