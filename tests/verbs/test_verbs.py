@@ -198,3 +198,21 @@ def test_progress_reaches_its_end(road: Path, x: np.ndarray[Any, Any]) -> None:
     tqt_onnx.check(road / "layer16.onnx", x, batch_size=10, progress=report)
     tqt_onnx.evaluate({"a": road / "net.onnx"}, x, batch_size=10, progress=report)
     assert [(done, total) for done, total, _ in seen] == [(10, 24), (20, 24), (24, 24)] * 2
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected", "ok"),
+    [
+        ([1.0, 2.0], [1.0, 2.0 + 5e-5], True),
+        ([1.0, 2.0], [1.0, 2.001], False),
+        ([1.0, 1.0], [1.0, 1.0], False),  # an output that nothing moves says nothing
+        ([np.nan, 1.0], [1.0, 2.0], False),
+        ([3], [3], True),  # a class index
+        ([3], [4], False),
+    ],
+)
+def test_what_counts_as_agreement(ours: list[float], expected: list[float], ok: bool) -> None:
+    from tqt_onnx.verbs.convert import Conversion, _difference
+
+    found = _difference("y", np.array(ours), np.array(expected))
+    assert Conversion(None, (found,), 1e-4).ok is ok  # type: ignore[arg-type]
