@@ -29,6 +29,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_WRONG_FOR_POOLS = "Pad_Fusion"
+"""onnxruntime 1.31 joins a zero Pad with the MaxPool behind it, whose padding is minus infinity: wrong for negative numbers."""
+
+
 class Engine:
     """Builds sessions and keeps count of what they run.
 
@@ -101,7 +105,9 @@ class Session:
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if relayout else levels.ORT_ENABLE_EXTENDED
         try:
-            self._session = onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                part.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=[_WRONG_FOR_POOLS]
+            )
         except Exception as error:
             raise _refused("load", self._nodes, nodes, error) from error
         self._sources = nodes

@@ -39,6 +39,11 @@ def constant(value: onnx_ir.Value | None) -> npt.NDArray[Any] | None:
     return None
 
 
+def fed_inputs(graph: onnx_ir.Graph) -> list[onnx_ir.Value]:
+    """The graph inputs that must be fed: those that are no initializers."""
+    return [value for value in graph.inputs if not value.is_initializer()]
+
+
 def consumers(value: onnx_ir.Value) -> list[onnx_ir.Node]:
     """Distinct nodes that read `value`, in the order of its uses."""
     return list(dict.fromkeys(node for node, _ in value.uses()))

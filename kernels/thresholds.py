@@ -42,9 +42,7 @@ def weight_log2(w: npt.NDArray[Any], bits: int, signed: bool) -> float:
     Raises:
         ValueError: a NaN or an infinity (Q6).
     """
-    seen = Range()
-    seen.update(w)
-    largest = seen.magnitude(signed)
+    largest = _largest(w, signed)
     if largest == 0:
         return ZERO_LOG2
     ceiling = ceil_log2(largest)
@@ -74,9 +72,7 @@ def weight_mse_log2(w: npt.NDArray[Any], bits: int, signed: bool) -> float:
     Raises:
         ValueError: a NaN or an infinity (Q6).
     """
-    seen = Range()
-    seen.update(w)
-    largest = seen.magnitude(signed)
+    largest = _largest(w, signed)
     if largest == 0:
         return ZERO_LOG2
     top = ceil_log2(largest) + 1
@@ -96,6 +92,13 @@ def weight_exponent(w: npt.NDArray[Any], bits: int, signed: bool) -> int:
         ValueError: a NaN or an infinity (Q6).
     """
     return exponent_for(math.ceil(weight_log2(w, bits, signed)), bits, signed)
+
+
+def _largest(w: npt.NDArray[Any], signed: bool) -> float:
+    """The largest magnitude a quantizer of that sign has to reach; refuses NaN and infinities (Q6)."""
+    seen = Range()
+    seen.update(w)
+    return seen.magnitude(signed)
 
 
 def weight_log2_for_training(w: npt.NDArray[Any]) -> float:

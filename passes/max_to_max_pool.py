@@ -25,8 +25,8 @@ from typing import ClassVar
 import onnx_ir
 
 from ..ir import add_node, attribute, name_of, static_shape
-from .mean_to_global_average_pool import only_moves, reduced_axes
-from .rewriting import drop, inherited, is_op, refuse, rewrite_each, take_over
+from .mean_to_global_average_pool import finish_reduction, only_moves, reduced_axes
+from .rewriting import inherited, is_op, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +67,5 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     }
     name = name_of(result)
     pooled = add_node(graph, "MaxPool", [source], f"{name}__pool", attributes=attributes, before=node, metadata=metadata)
-    pooled.type = result.type
-    if keep:
-        take_over(result, pooled)
-    else:
-        if result.shape is not None:
-            pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
-        flat = add_node(graph, "Flatten", [pooled], f"{name}__flat", attributes={"axis": 1}, before=node, metadata=metadata)
-        take_over(result, flat)
-    drop(node)
+    finish_reduction(graph, node, pooled, keep=keep)
     return True

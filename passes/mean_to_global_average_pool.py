@@ -60,16 +60,21 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     result, metadata = node.outputs[0], inherited(node)
     name = name_of(result)
     pooled = add_node(graph, "GlobalAveragePool", [source], f"{name}__pool", before=node, metadata=metadata)
+    finish_reduction(graph, node, pooled, keep=keep)
+    return True
+
+
+def finish_reduction(graph: onnx_ir.Graph, node: onnx_ir.Node, pooled: onnx_ir.Value, *, keep: bool) -> None:
+    """A pooled image [N, C, 1, 1] takes the place of a reduction's output, flattened to [N, C] unless dimensions are kept."""
+    result, metadata = node.outputs[0], inherited(node)
     pooled.type = result.type
-    if keep:
-        take_over(result, pooled)
-    else:
+    if not keep:
         if result.shape is not None:
             pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
-        flat = add_node(graph, "Flatten", [pooled], f"{name}__flat", attributes={"axis": 1}, before=node, metadata=metadata)
-        take_over(result, flat)
+        label = f"{name_of(result)}__flat"
+        pooled = add_node(graph, "Flatten", [pooled], label, attributes={"axis": 1}, before=node, metadata=metadata)
+    take_over(result, pooled)
     drop(node)
-    return True
 
 
 def only_moves(graph: onnx_ir.Graph, node: onnx_ir.Node, axes: tuple[int, ...] | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 
+import numpy as np
 import onnx_ir
 from hypothesis import HealthCheck, event, given, settings
 from random_networks import Network, networks
@@ -43,6 +44,13 @@ OUTCOMES: Counter[str] = Counter()
 )
 @given(network=networks())
 def compare_engines(network: Network) -> None:
+    found = outcome(network)
+    OUTCOMES[found.partition(":")[0]] += 1
+    event(found)
+
+
+def outcome(network: Network) -> str:
+    """Takes one network the whole road; what it was: certified, uncertified, with an island, or refused and why."""
     bits = BitWidths(
         layer=network.layer_bits,  # type: ignore[arg-type]
         weight=network.weight_bits,
@@ -66,20 +74,17 @@ def compare_engines(network: Network) -> None:
     except UnsupportedError as error:
         reason = next((reason for reason in REASONS if reason in str(error)), None)
         assert reason is not None, error
-        event(f"refused: {reason}")
-        OUTCOMES["refused"] += 1
-        return
+        return f"refused: {reason}"
     restored = remove_qdq(quantized)
     again = insert_qdq(*restored)
     assert _edges(again) == _edges(quantized)
     uncertified = [layer for layer in result.certificates if not layer.certified]
-    OUTCOMES["uncertified" if uncertified else "island" if result.islands else "certified"] += 1
-    event("certified" if not uncertified else "uncertified layers")
     assert result.differences == ()
     assert result.ok or result.nothing_certified
     if not uncertified and not result.islands:
         assert result.not_certified == ()
     assert sum(result.integers.values()) > 0
+    return "uncertified" if uncertified else "island" if result.islands else "certified"
 
 
 def test_every_engine_computes_the_same_integers() -> None:
@@ -88,8 +93,19 @@ def test_every_engine_computes_the_same_integers() -> None:
     compare_engines()
     total = sum(OUTCOMES.values())
     if total >= 100:  # fewer, by hand, need not meet every sort
-        assert OUTCOMES["refused"] <= 0.4 * total, OUTCOMES
+        assert OUTCOMES["refused"] <= 0.3 * total, OUTCOMES
         assert min(OUTCOMES["certified"], OUTCOMES["island"]) > 0, OUTCOMES
+
+
+def test_what_follows_a_layer_without_certificate_is_compared_too() -> None:
+    """The sort of network the random ones seldom are: a bias far beyond 2^24, then a layer that is certified."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,1,1,2] x) => (float[N,2] y)
+      <float[2,2,1,1] w = {0.5, -0.25, 1.0, 0.125}, float[2] b = {256.0, -200.0}, float[2,2] v = {0.5, 1.0, -1.0, 0.25},
+       int64[2] s = {-1, 2}>
+    { t = Transpose<perm = [0, 3, 1, 2]>(x) c = Conv<kernel_shape = [1, 1]>(t, w, b) f = Reshape(c, s) y = MatMul(f, v) }"""
+    inputs = {"x": np.linspace(-1, 1, 24, dtype=np.float32).reshape(12, 1, 1, 2) / 64}
+    model = onnx_ir.from_onnx_text(text)
+    assert outcome(Network(model, inputs, 32, 8, 8, 8, False, [0], "max", True)) == "uncertified"
 
 
 def _edges(model: onnx_ir.Model) -> set[tuple[str, ...]]:

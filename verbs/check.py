@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
 
-from ..ir import ModelError, UsageError, name_of, quantizers_of
-from .sources import Feeder, Progress, data_inputs, open_model
+from ..ir import ModelError, UsageError, fed_inputs, name_of, quantizers_of
+from .sources import Feeder, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -112,7 +112,7 @@ def _check_copy(model: onnx_ir.Model, copy: onnx_ir.Model, engine: str) -> None:
 
 
 def _names(model: onnx_ir.Model) -> set[str]:
-    return {name_of(value) for value in (*data_inputs(model), *(output for node in model.graph for output in node.outputs))}
+    return {name_of(value) for value in (*fed_inputs(model.graph), *(output for node in model.graph for output in node.outputs))}
 
 
 def _counted(feeder: Feeder, batch_size: int, progress: Progress | None) -> Any:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from ..datasets import AccuracyCounter, AccuracyResult
-from ..ir import DataError, UsageError, name_of
-from .sources import Feeder, Progress, data_inputs, open_model
+from ..ir import DataError, UsageError, fed_inputs, name_of
+from .sources import Feeder, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -54,7 +54,7 @@ def evaluate(
         raise UsageError("at least one model is expected")
     opened = {name: open_model(model) for name, model in models.items()}
     sessions = {name: Session(model, optimize=True) for name, model in opened.items()}
-    inputs = {name: data_inputs(model) for name, model in opened.items()}
+    inputs = {name: fed_inputs(model.graph) for name, model in opened.items()}
     for name, values in inputs.items():
         if len(values) != 1:
             raise DataError(f"{name}: a network with one input is expected. Received: {len(values)}")

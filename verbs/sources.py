@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ir import DataError, load, name_of, static_shape
+from ..ir import DataError, fed_inputs, load, name_of, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -34,11 +34,6 @@ def open_model(model: onnx_ir.Model | str | os.PathLike[str]) -> onnx_ir.Model:
         ModelError: as `ir.load`.
     """
     return load(model) if isinstance(model, (str, os.PathLike)) else model
-
-
-def data_inputs(model: onnx_ir.Model) -> list[onnx_ir.Value]:
-    """Graph inputs that must be fed."""
-    return [value for value in model.graph.inputs if not value.is_initializer()]
 
 
 class Feeder:
@@ -64,7 +59,7 @@ class Feeder:
         limit: int | None = None,
         seed: int | None = None,
     ) -> None:
-        self.inputs = data_inputs(model)
+        self.inputs = fed_inputs(model.graph)
         by_name = data if isinstance(data, Mapping) else self._named_arrays(data)
         if by_name is None:
             dataset = self._open(data, preprocess, limit, seed)  # refuses a model that has not just one input

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import DataError, ModelError, UnsupportedError, attribute, name_of
+from ..ir import DataError, ModelError, UnsupportedError, attribute, fed_inputs, name_of
 from .batches import Feeds, slices
 from .fixed_tensor import FixedPoint
 from .islands import evaluate
 from .oracle_ops import OPS, Op, Operand, grid_of
-from .plan import Island, dynamic_inputs, make_plan
+from .plan import Island, make_plan
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Oracle:
         self.plan = make_plan(model)
         self._graph = model.graph
         self._ops = ops
-        self._inputs = [name_of(value) for value in dynamic_inputs(model.graph)]
+        self._inputs = [name_of(value) for value in fed_inputs(model.graph)]
         self._outputs = [name_of(value) for value in model.graph.outputs]
         self._constants = {name: value for name, value in model.graph.initializers.items() if value.const_value is not None}
         self._island_nodes = {island.outputs for island in self.plan.islands}

@@ -6,13 +6,13 @@ power of two. `integer`: what lies between QuantizeLinear and DequantizeLinear. 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir
 
-from ..ir import constant, name_of
+from ..ir import constant, fed_inputs, name_of
 from .oracle_ops import MOVING, objection
 
 Kind = Literal["real", "fixed", "integer", "island"]
@@ -60,14 +60,9 @@ def _outputs(node: onnx_ir.Node) -> tuple[str, ...]:
     return tuple(name_of(value) for value in node.outputs if value.name)
 
 
-def dynamic_inputs(graph: onnx_ir.Graph) -> Iterator[onnx_ir.Value]:
-    """The inputs that must be fed: those that are no initializers."""
-    return (value for value in graph.inputs if not value.is_initializer())
-
-
 def make_plan(model: onnx_ir.Model) -> Plan:
     """Classifies every value of the graph; unknown operators become islands, nothing is refused."""
-    kinds: dict[str, Kind] = {name_of(value): "real" for value in dynamic_inputs(model.graph)}
+    kinds: dict[str, Kind] = {name_of(value): "real" for value in fed_inputs(model.graph)}
     for name, value in model.graph.initializers.items():
         kinds[name] = "integer" if value.dtype is not None and value.dtype.is_integer() else "real"
     islands: list[Island] = []

@@ -220,6 +220,8 @@ def _pool(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int,
 def _end(draw: st.DrawFn, builder: _Builder) -> tuple[str, tuple[int, ...]]:
     value, (channels, height, width) = builder.values[-1]
     kind = draw(st.sampled_from(["image", "image", "dense", "global", "softmax"]))
+    if not any(node.op_type == "Conv" for node in builder.nodes) and kind == "image":
+        kind = "dense"  # else there may be nothing to quantize
     if kind == "image":
         if value.startswith("transpose0"):
             return builder.node("Relu", [value]), (channels, height, width)

@@ -216,3 +216,15 @@ def test_what_counts_as_agreement(ours: list[float], expected: list[float], ok: 
 
     found = _difference("y", np.array(ours), np.array(expected))
     assert Conversion(None, (found,), 1e-4).ok is ok  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+def test_calibration_pads_with_zeros_in_front_of_a_pool(parallel: bool) -> None:
+    """Joined with the pool, as onnxruntime's optimizer does it, the padding would be minus infinity and -1 the maximum."""
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,1,1,1] x) => (float[N,1,2,2] y)
+      <float[1,1,1,1] w = {-1.0}, float[1,1,1,1] v = {1.0}, float[1] b = {0.25}, int64[8] p = {0, 0, 1, 1, 0, 0, 1, 1}>
+    { c = Conv<kernel_shape = [1, 1]>(x, w) a = Pad(c, p) m = MaxPool<kernel_shape = [2, 2]>(a)
+      y = Conv<kernel_shape = [1, 1]>(m, v, b) }"""
+    ones = np.ones((4, 1, 1, 1), np.float32)
+    result = tqt_onnx.quantize(onnx_ir.from_onnx_text(text), ones, bits=BitWidths(layer=32), method="max", parallel=parallel)
+    assert result.log2_thresholds["y"] == -2.0
