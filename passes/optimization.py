@@ -10,6 +10,7 @@ from .affine_into_next import AffineIntoNext
 from .affine_to_depthwise import AffineToDepthwise
 from .base import Pass
 from .bias_from_add import BiasFromAdd
+from .collapse_concat import CollapseConcat
 from .drop_redundant_relu import DropRedundantRelu
 from .explicit_pads import ExplicitPads
 from .fold_affine import FoldAffine
@@ -24,6 +25,7 @@ from .mean_to_global_average_pool import MeanToGlobalAveragePool
 from .merge_clips import MergeClips
 from .permute_gemm_rows import PermuteGemmRows
 from .plain_gemm import PlainGemm
+from .remove_training_nodes import RemoveTrainingNodes
 from .sink_transposes import SinkTransposes
 from .splice_identities import SpliceIdentities
 from .sum_to_adds import SumToAdds
@@ -31,9 +33,11 @@ from .transpose_to_reshape import TransposeToReshape
 
 OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     LiftConstants,
+    RemoveTrainingNodes,
     SpliceIdentities,
     InferShapes,
     FoldConstants,
+    CollapseConcat,
     SumToAdds,
     PlainGemm,
     ExplicitPads,
@@ -57,6 +61,7 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
 OPTIMIZE: tuple[Pass, ...] = (
     LiftConstants(),
     InferShapes(),
+    RemoveTrainingNodes(),
     SpliceIdentities(),
     FoldConstants(),
     SumToAdds(),
@@ -67,6 +72,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     MeanToGlobalAveragePool(),
     MaxToMaxPool(),
     SpliceIdentities(),  # pools of one element
+    CollapseConcat(),  # where only transposes stood between
     AffineIntoNext(),  # while the rows have the order of what stands in front
     PermuteGemmRows(),
     TransposeToReshape(),

@@ -8,12 +8,16 @@ import onnx_ir
 
 from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Callback, Pass, run_passes
+from .fix_input_shape import FixInputShape
 from .insert_rescale import InsertRescale
-from .lower import OwnConstants, OwnInputs, SplitBias
+from .lower import OwnConstants, OwnInputs, SplitBias, lowering
 from .optimization import OPTIMIZE, OPTIMIZE_KEEP_BATCH_NORM, OPTIMIZE_PASSES
+from .strip_unused import StripUnused
 
 _ALL: Final[tuple[type[Pass], ...]] = (
+    FixInputShape,
     *OPTIMIZE_PASSES,
+    StripUnused,
     AveragePoolToDepthwise,
     OwnInputs,
     OwnConstants,
@@ -23,6 +27,14 @@ _ALL: Final[tuple[type[Pass], ...]] = (
 
 PASSES: Final[dict[str, type[Pass]]] = {step.name: step for step in _ALL}
 """Name -> pass. Fields of the dataclass are its options."""
+
+RECIPES: Final[dict[str, tuple[Pass, ...]]] = {
+    "optimize": OPTIMIZE,
+    "optimize-keep-batch-norm": OPTIMIZE_KEEP_BATCH_NORM,
+    "quantize": lowering("layer16"),
+    "quantize-layer32": lowering("layer32"),
+}
+"""Named lists. `convert` runs the first or the second, `quantize` the first and then, by its contract, one of the others."""
 
 
 def optimize(model: onnx_ir.Model, *, keep_batch_norm: bool = False, callback: Callback | None = None) -> bool:
