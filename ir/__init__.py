@@ -1,5 +1,6 @@
 """The vocabulary: opset, errors, the quantizer graph, questions about graphs, small builders, load and save."""
 
+from .adopt import adopt, as_written
 from .build import add_initializer, add_node, forget_names, rename, replace_value, scalar, unique_name
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
 from .graph import (
@@ -22,6 +23,7 @@ from .quantizers import MAX_EXPONENT, MIN_EXPONENT, Contract, Quantizer, Quantiz
 from .store import (
     CONTRACT_KEY,
     QUANTIZERS_KEY,
+    RANGES_KEY,
     VERSION_KEY,
     atomic_path,
     check_writable,
@@ -39,6 +41,7 @@ __all__ = [
     "OPSET",
     "PASS_THROUGH",
     "QUANTIZERS_KEY",
+    "RANGES_KEY",
     "ROLE_KEY",
     "SOURCE_KEY",
     "VERSION_KEY",
@@ -53,6 +56,8 @@ __all__ = [
     "UsageError",
     "add_initializer",
     "add_node",
+    "adopt",
+    "as_written",
     "atomic_path",
     "attribute",
     "check_writable",

@@ -14,10 +14,13 @@ import onnx_ir
 from .errors import ModelError, UsageError
 from .opset import IR_VERSION, OPSET
 from .quantizers import QuantizerGraph
+from .reading import check, opset_of, read
 
 QUANTIZERS_KEY = "tqt_onnx.quantizers"
 CONTRACT_KEY = "tqt_onnx.contract"
 VERSION_KEY = "tqt_onnx.version"
+RANGES_KEY = "tqt_onnx.ranges"
+"""Model metadata: JSON {value name: [smallest, largest]}, what the source's FakeQuant nodes said."""
 
 
 def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
@@ -26,27 +29,11 @@ def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
     Raises:
         ModelError: no such file, not an ONNX file, truncated, ill-formed, or of another opset than 21.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; an .onnx file is expected")
-    try:
-        proto = onnx.load(file, format="protobuf", load_external_data=False)
-    except Exception as error:
-        raise ModelError(f"{file}: not an ONNX file ({type(error).__name__}); a binary .onnx model is expected") from None
-    if not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{file}: not an ONNX model: it has no graph or no opset")
-    _check_external_data(proto, file)
-    opsets = {entry.domain or "ai.onnx": entry.version for entry in proto.opset_import}
-    if opsets.get("ai.onnx") != OPSET:
-        raise ModelError(f"{file}: opset {OPSET} is expected; `convert` writes it. Received: {opsets.get('ai.onnx')}")
-    try:
-        onnx.checker.check_model(proto if not _has_external_data(proto) else str(file))
-    except Exception as error:
-        raise ModelError(f"{file}: ill-formed model: {str(error).splitlines()[0]}") from None
+    proto = read(path)
+    if opset_of(proto) != OPSET:
+        raise ModelError(f"{path}: opset {OPSET} is expected; `convert` writes it. Received: {opset_of(proto)}")
+    check(proto, path)
     model = onnx_ir.serde.deserialize_model(proto)
-    if _has_external_data(proto):
-        onnx_ir.external_data.set_base_dir(model.graph, file.parent)
-        onnx_ir.external_data.load_to_model(model)
     model.ir_version = min(model.ir_version, IR_VERSION)  # the opset says what is in it; newer ones onnxruntime does not read
     return model
 
@@ -131,20 +118,3 @@ def quantizers_of(model: onnx_ir.Model) -> QuantizerGraph | None:
     if recorded != graph.contract:
         raise ModelError(f"{CONTRACT_KEY} must be that of its quantizers, {graph.contract!r}. Received: {recorded!r}")
     return graph
-
-
-def _has_external_data(proto: onnx.ModelProto) -> bool:
-    return any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in proto.graph.initializer)
-
-
-def _check_external_data(proto: onnx.ModelProto, file: Path) -> None:
-    """External tensors must lie in the model's own folder."""
-    folder = file.parent.resolve()
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            target = (folder / location).resolve()
-            if not location or not target.is_relative_to(folder) or not target.is_file():
-                raise ModelError(
-                    f"{file}: tensor {tensor.name!r} has its data in {location!r}, which is no file inside {file.parent}"
-                )

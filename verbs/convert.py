@@ -1,36 +1,52 @@
-"""`convert`: a TensorFlow model becomes an optimized float ONNX model, compared with TensorFlow before it is handed out."""
+"""`convert`: a trained model becomes an optimized float ONNX model, compared with its source before it is handed out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
-from ..ir import VERSION_KEY
+from ..ir import VERSION_KEY, ModelError, UsageError, fed_inputs, name_of, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..frontend_tf import FrozenGraph
+    from ..passes import Pass
+
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 TOLERANCE: Final = 1e-4
 """Largest accepted difference from TensorFlow, in units of the output's range. float32 kernels that sum in another order
 differ by 1e-6 to 1e-5 of the range; a wrong padding, layout or batch norm differs by more than 1e-2."""
 
 
+class Reference(Protocol):
+    """What the converted model is compared with: the frozen TensorFlow graph, or the ONNX file as it was."""
+
+    @property
+    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shape of each input, None for the batch."""
+        ...
+
+    def run(self, feeds: Arrays) -> Mapping[str, npt.NDArray[Any]]:
+        """One array per output, by name."""
+        ...
+
+
 @dataclass(frozen=True)
 class OutputDifference:
-    """How far one output is from TensorFlow's on the probe inputs.
+    """How far one output is from its source's on the probe inputs.
 
     Attributes:
         name: of the output.
         difference: largest absolute difference.
-        output_range: largest minus smallest value that TensorFlow gives.
+        output_range: largest minus smallest value that the source gives.
     """
 
     name: str
@@ -51,11 +67,15 @@ class Conversion:
         model: ONNX, opset 21, batch norms folded unless they were to be kept.
         differences: one for each output.
         tolerance: what is accepted, relative to the output's range.
+        source: what the outputs were compared with, `TensorFlow` or `onnxruntime`.
+        passes: the passes that were run, each with the options that would name it.
     """
 
     model: onnx_ir.Model
     differences: tuple[OutputDifference, ...]
     tolerance: float
+    source: str = "TensorFlow"
+    passes: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -64,8 +84,22 @@ class Conversion:
 
     @property
     def ok(self) -> bool:
-        """Whether every output agrees with TensorFlow. A NaN does not."""
+        """Whether every output agrees with its source. A NaN does not."""
         return all(output.relative <= self.tolerance for output in self.differences)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison for JSON; an output that no probe moves has no relative difference (null)."""
+        outputs = [
+            {
+                "name": item.name,
+                "difference": _finite(item.difference),
+                "range": _finite(item.output_range),
+                "relative": _finite(item.relative),
+                "accepted": item.relative <= self.tolerance,
+            }
+            for item in self.differences
+        ]
+        return {"ok": self.ok, "source": self.source, "tolerance": self.tolerance, "outputs": outputs, "passes": list(self.passes)}
 
 
 def convert(
@@ -74,17 +108,26 @@ def convert(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     input_shape: Sequence[int] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    signature: str | None = None,
+    trust: bool = False,
     keep_batch_norm: bool = False,
+    passes: str | Sequence[Pass] | None = None,
     tolerance: float = TOLERANCE,
 ) -> Conversion:
-    """Converts and optimizes a trained model, then compares it with TensorFlow on random inputs.
+    """Converts and optimizes a trained model, then compares it with its source on random inputs.
 
     Args:
-        source: `.pb` (frozen), `.keras`, `.h5`, or a live `keras.Model`.
-        inputs: names of the input tensors of a frozen graph; found where unambiguous.
+        source: `.pb`, `.pbtxt`, `.meta`, a folder with a checkpoint, a SavedModel, `.keras`, `.h5`, `.onnx`, or a live
+            `keras.Model` or `tf.function`.
+        inputs: names of the input tensors of a graph; found where unambiguous.
         outputs: names of the output tensors; found where unambiguous.
         input_shape: H, W, C where the graph does not know it.
+        checkpoint: of an unfrozen graph, where it does not lie beside it.
+        signature: of a SavedModel with several.
+        trust: run the Python code of Lambda layers inside a Keras file.
         keep_batch_norm: leave batch norms unfolded, for retraining (B0).
+        passes: what to run instead of the recipe `optimize`, as text (`passes.language`) or as passes.
         tolerance: accepted difference, in units of each output's range.
 
     Returns:
@@ -93,39 +136,98 @@ def convert(
     Raises:
         ModelError: unreadable, truncated or ambiguous source.
         UnsupportedError: an operator without an ONNX form.
+        UsageError: options that do not go together, or a list of passes that cannot be read.
     """
-    from ..frontend_tf import load, to_onnx
-    from ..passes import optimize
+    from ..passes import OPTIMIZE, OPTIMIZE_KEEP_BATCH_NORM, describe, parse_passes, run_passes
 
-    frozen = load(source, inputs, outputs, input_shape)
-    model = to_onnx(frozen)
-    optimize(model, keep_batch_norm=keep_batch_norm)
+    if passes is not None and keep_batch_norm:
+        raise UsageError("a list of passes says itself whether batch norms are folded; keep_batch_norm goes without one")
+    if passes is None:
+        steps: Sequence[Pass] = OPTIMIZE_KEEP_BATCH_NORM if keep_batch_norm else OPTIMIZE
+    else:
+        steps = parse_passes(passes) if isinstance(passes, str) else tuple(passes)
+    model, reference, origin = _open(source, inputs, outputs, input_shape, checkpoint, signature, trust)
+    run_passes(model, steps)
     model.metadata_props[VERSION_KEY] = __version__
-    return Conversion(model, _compare(frozen, model), tolerance)
+    return Conversion(model, _compare(reference, model), tolerance, origin, tuple(describe(steps)))
 
 
-def probes(frozen: FrozenGraph, batch: int = 4) -> list[dict[str, npt.NDArray[np.float32]]]:
+def _open(
+    source: Any,
+    inputs: Sequence[str] | None,
+    outputs: Sequence[str] | None,
+    input_shape: Sequence[int] | None,
+    checkpoint: str | os.PathLike[str] | None,
+    signature: str | None,
+    trust: bool,
+) -> tuple[onnx_ir.Model, Reference, str]:
+    """The unoptimized model, what to compare it with, and how that is called."""
+    if isinstance(source, (str, os.PathLike)) and Path(source).suffix.lower() == ".onnx":
+        foreign = {"inputs": inputs, "outputs": outputs, "checkpoint": checkpoint, "signature": signature}
+        given = [name for name, value in foreign.items() if value is not None]
+        if given:
+            raise UsageError(f"an .onnx file says itself what its {given[0]} are. Received: {given[0]}={foreign[given[0]]!r}")
+        return _open_onnx(source, input_shape)
+    from ..frontend_tf import load, to_onnx
+
+    frozen = load(source, inputs, outputs, input_shape, checkpoint=checkpoint, signature=signature, trust=trust)
+    return to_onnx(frozen), frozen, "TensorFlow"
+
+
+def _open_onnx(source: str | os.PathLike[str], input_shape: Sequence[int] | None) -> tuple[onnx_ir.Model, Reference, str]:
+    from ..ir import adopt
+    from ..passes import FixInputShape, InferShapes, RemoveTrainingNodes, run_passes
+
+    model = adopt(source)
+    if input_shape is not None:
+        run_passes(model, [FixInputShape(tuple(input_shape))])
+    run_passes(model, [RemoveTrainingNodes(), InferShapes()])
+    for value in fed_inputs(model.graph):
+        shape = static_shape(value)
+        if shape is None or None in shape[1:]:
+            raise ModelError(
+                f"{source}: input {name_of(value)!r} has open dimensions besides the batch; give the input shape. Received: "
+                f"{'no shape' if shape is None else ', '.join(map(str, value.shape or ()))}"
+            )
+    return model, _OnnxReference(model), "onnxruntime"
+
+
+class _OnnxReference:
+    """The ONNX file as it was, run without optimizations."""
+
+    def __init__(self, model: onnx_ir.Model) -> None:
+        from ..verify import Session
+
+        self.input_shapes = {name_of(value): static_shape(value) or () for value in fed_inputs(model.graph)}
+        self._session = Session(model, optimize=False)
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """One array per output."""
+        return self._session.run(dict(feeds))
+
+
+def probes(reference: Reference, batch: int = 4) -> list[dict[str, npt.NDArray[np.float32]]]:
     """Random inputs on the scales networks are fed with ([-1, 1] and [0, 255]), and beyond, for networks that stay silent there."""
     rng = np.random.default_rng(0)
     ranges = ((-1.0, 1.0), (0.0, 255.0), (-1e3, 1e3))
     return [
         {
             name: rng.uniform(low, high, [batch if dim is None else dim for dim in shape]).astype(np.float32)
-            for name, shape in frozen.input_shapes.items()
+            for name, shape in reference.input_shapes.items()
         }
         for low, high in ranges
     ]
 
 
-def _compare(frozen: FrozenGraph, model: onnx_ir.Model) -> tuple[OutputDifference, ...]:
+def _compare(reference: Reference, model: onnx_ir.Model) -> tuple[OutputDifference, ...]:
     from ..verify import Session
 
     session = Session(model, optimize=False)
     worst: dict[str, OutputDifference] = {}
-    for index, feeds in enumerate(probes(frozen)):
+    for index, feeds in enumerate(probes(reference)):
         if index >= 2 and all(item.output_range or item.difference for item in worst.values()):
             break
-        ours, theirs = session.run(feeds), frozen.run(feeds)
+        ours, theirs = session.run(feeds), reference.run(feeds)
         for name, expected in theirs.items():
             found = _difference(name, ours[name], expected)
             known = worst.get(name)
@@ -145,3 +247,7 @@ def _difference(name: str, ours: npt.NDArray[Any], expected: npt.NDArray[Any]) -
     if expected.dtype.kind != "f":  # a class index: the same one for every probe is an answer, and a step is a difference
         spread = max(spread, 1.0)
     return OutputDifference(name, float(gap.max()), spread)
+
+
+def _finite(number: float) -> float | None:
+    return number if np.isfinite(number) else None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,19 +13,36 @@ import numpy.typing as npt
 
 from .. import __version__
 from ..calibrate import METHODS, WEIGHT_METHODS, calibrate
-from ..ir import VERSION_KEY, DataError, ModelError, QuantizerGraph, UnsupportedError, UsageError, quantizers_of
-from ..passes import BitWidths, InferShapes, Island, annotate, insert_qdq, islands, lower, optimize, weight_floors
+from ..ir import RANGES_KEY, VERSION_KEY, DataError, ModelError, QuantizerGraph, UnsupportedError, UsageError, quantizers_of
+from ..passes import (
+    BitWidths,
+    InferShapes,
+    Island,
+    annotate,
+    insert_qdq,
+    islands,
+    lower,
+    optimize,
+    parse_passes,
+    recorded_thresholds,
+    run_passes,
+    weight_floors,
+)
 from .sources import Feeder, Feeds, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
 
     from ..datasets import Dataset
+    from ..passes import Pass
 
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 3
 """Calibrations at most: a second one where a bias needs room, a third where that moved the scale of the layer's input."""
+
+PERCENTILE: Final = 99.99
+"""Of the method `percentile`, in percent."""
 
 BATCH: Final = 8
 """Images run at once while calibrating: bounds memory, and is enough to keep the cores busy."""
@@ -40,6 +58,7 @@ class Quantization:
         log2_thresholds: share group -> binary logarithm of the real threshold (where training would start).
         islands: nodes that stay float, with the reason.
         images: how many calibration examples were used.
+        recorded: share groups whose thresholds came with the source (FakeQuant nodes) instead of from the data.
     """
 
     model: onnx_ir.Model
@@ -47,11 +66,23 @@ class Quantization:
     log2_thresholds: dict[str, float]
     islands: tuple[Island, ...]
     images: int
+    recorded: tuple[str, ...] = ()
 
     @property
     def float_layers(self) -> tuple[Island, ...]:
         """What stays float beyond the Softmax at the end: what `--strict` objects to."""
         return tuple(island for island in self.islands if not island.expected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that was decided, for JSON."""
+        return {
+            "contract": self.graph.contract,
+            "images": self.images,
+            "quantizers": [dataclasses.asdict(quantizer) for quantizer in self.graph.quantizers],
+            "log2_thresholds": dict(self.log2_thresholds),
+            "recorded": list(self.recorded),
+            "islands": [dataclasses.asdict(island) for island in self.islands],
+        }
 
 
 def quantize(
@@ -60,8 +91,11 @@ def quantize(
     *,
     bits: BitWidths | None = None,
     method: str = "mse",
+    percentile: float = PERCENTILE,
     weight_method: str = "mse",
     parallel: bool = False,
+    ignore_ranges: bool = False,
+    passes: str | Sequence[Pass] | None = None,
     preprocess: str = "none",
     limit: int | None = None,
     seed: int | None = None,
@@ -74,8 +108,11 @@ def quantize(
         calibration: inputs as the network sees them, or images with a `preprocess` preset.
         bits: widths and contract; int8 and `layer16` by default.
         method: how activation thresholds are decided, a row of `calibrate.METHODS`.
+        percentile: what the method `percentile` covers, in percent.
         weight_method: the same for weights, a row of `calibrate.WEIGHT_METHODS`; `max` is the paper's.
         parallel: one float pass for all tensors instead of layer after layer on quantized inputs.
+        ignore_ranges: measure tensors too whose range came with the source (FakeQuant nodes).
+        passes: what to run instead of the recipes `optimize` and `quantize`, as text or as passes.
         preprocess: preset for images.
         limit: use at most so many examples.
         seed: draw them at random.
@@ -85,7 +122,7 @@ def quantize(
         ModelError: unreadable, or quantized already.
         UnsupportedError: nothing to quantize, or scales outside the exact range.
         DataError: data that does not fit, or holds NaN or Inf.
-        UsageError: an unknown method.
+        UsageError: an unknown method, or a list of passes that cannot be read.
     """
     if method not in METHODS:
         raise UsageError(f"the calibration method must be one of {', '.join(METHODS)}. Received: {method!r}")
@@ -96,9 +133,13 @@ def quantize(
     lowered = source if isinstance(model, (str, os.PathLike)) else source.clone()
     _refuse_quantized(lowered)
     feeder = Feeder(lowered, calibration, preprocess=preprocess, limit=limit, seed=seed)
-    optimize(lowered)
-    lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
+    if passes is None:
+        optimize(lowered)
+        lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
+    else:
+        run_passes(lowered, parse_passes(passes) if isinstance(passes, str) else passes)
     graph = annotate(lowered, widths)
+    given = {} if ignore_ranges else recorded_thresholds(lowered, graph)
     floors: dict[str, float] = {}
     for _ in range(_ATTEMPTS):
         thresholds = calibrate(
@@ -106,8 +147,10 @@ def quantize(
             graph,
             lambda: _signed_as_stated(feeder, widths),
             method=method,
+            percentile=percentile,
             weight_method=weight_method,
             parallel=parallel,
+            given=given,
             floors=floors,
             progress=progress,
         )
@@ -121,7 +164,8 @@ def quantize(
     quantized = insert_qdq(lowered, decided)
     InferShapes().apply(quantized)
     quantized.metadata_props[VERSION_KEY] = __version__
-    return Quantization(quantized, decided, thresholds, left, len(feeder))
+    quantized.metadata_props.pop(RANGES_KEY, None)
+    return Quantization(quantized, decided, thresholds, left, len(feeder), tuple(sorted(given)))
 
 
 def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Any:

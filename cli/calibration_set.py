@@ -1,0 +1,56 @@
+"""`tqt-onnx calibration-set`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import FILE, PRESETS, SEED, numbers
+
+
+@click.command()
+@click.argument("data", type=FILE)
+@click.option("-o", "--output", type=FILE, default=Path("calibration_set.npy"), show_default=True, help="File to write.")
+@click.option("--input-shape", help="H,W,C of the network's input.")
+@click.option("--model", type=FILE, help="An .onnx file to take the input shape from.")
+@click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="How many images.")
+@click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the draw.")
+@click.option("--list", "listing", type=FILE, help="Also write the names of what was drawn, one to a line.")
+@click.option("--force", is_flag=True, help="Overwrite files that exist.")
+def calibration_set(
+    data: Path,
+    output: Path,
+    input_shape: str | None,
+    model: Path | None,
+    count: int,
+    preprocess: str,
+    seed: int,
+    listing: Path | None,
+    force: bool,
+) -> int:
+    """Random preprocessed images of DATA as one float32 array [N,H,W,C], which `quantize --calibration` reads."""
+    from ..ir import check_writable
+
+    check_writable(output, force=force)
+    shape = numbers(input_shape, "--input-shape")
+    from ..report import progress_bar
+    from ..verbs.calibration_set import calibration_set as run
+    from ..verbs.show import show_calibration_set
+
+    with progress_bar() as progress:
+        result = run(
+            data,
+            output,
+            input_shape=shape,
+            model=model,
+            count=count,
+            preprocess=preprocess,
+            seed=seed,
+            listing=listing,
+            force=force,
+            progress=progress,
+        )
+    show_calibration_set(result)
+    return 0

@@ -1,0 +1,55 @@
+"""`tqt-onnx evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from .options import FILE, JsonOutput, data_options, json_option
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=FILE)
+@click.option("--data", required=True, type=FILE, help="Labelled images or arrays.")
+@click.option("--label-offset", type=int, default=0, show_default=True, help="Output index of class 0 (1 with a background class).")
+@click.option(
+    "--min-accuracy", type=click.FloatRange(0, 1), help="Exit with 1 if the last model's top-1 is below this share (0 to 1)."
+)
+@data_options
+@json_option
+def evaluate(
+    models: Sequence[Path],
+    data: Path,
+    label_offset: int,
+    min_accuracy: float | None,
+    preprocess: str,
+    limit: int | None,
+    seed: int | None,
+    as_json: str | None,
+) -> int:
+    """Top-1 and top-5 of one or more MODELS (.onnx) on the same images, compared with the first."""
+    from ..ir import UsageError
+    from ..report import progress_bar
+    from ..verbs.evaluate import evaluate as run
+    from ..verbs.show import show_accuracy
+
+    if len(set(models)) != len(models):
+        raise UsageError("each model can be given once")
+    report = JsonOutput(as_json)
+    with progress_bar() as progress:
+        result = run(
+            {str(path): path for path in models},
+            data,
+            preprocess=preprocess,
+            label_offset=label_offset,
+            limit=limit,
+            seed=seed,
+            labelled=min_accuracy is not None,
+            progress=progress,
+        )
+    report.write(result)
+    if not report.instead:
+        show_accuracy(result)
+    return 0 if min_accuracy is None or result.models[-1].top1_share >= min_accuracy else 1

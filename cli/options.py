@@ -1,0 +1,141 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from ..passes import BitWidths
+
+METHODS: Final = ("mse", "max", "percentile", "klj")
+WEIGHT_METHODS: Final = ("mse", "max")
+PRESETS: Final = ("none", "inception", "vgg", "resnet_v1p5", "darknet", "unit")
+"""Repeated here so that `--help` loads no NumPy; a test compares them with the tables of `calibrate` and `datasets`."""
+
+SEED: Final = click.IntRange(0, 2**32 - 1)
+"""What every generator of random numbers takes."""
+
+FILE: Final = click.Path(path_type=Path)
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def together(*options: Option) -> Option:
+    """One decorator for several options, in the order of the help."""
+
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+data_options = together(
+    click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images."),
+    click.option("--limit", type=click.IntRange(min=1), help="Use at most so many examples."),
+    click.option("--seed", type=SEED, help="Draw the examples at random with this seed; without it, in order."),
+)
+output_options = together(
+    click.option("-o", "--output", type=FILE, required=True, help="File to write."),
+    click.option("--force", is_flag=True, help="Overwrite the output if it exists."),
+)
+json_option = click.option(
+    "--json", "as_json", metavar="FILE", help="Write the result as JSON too; - prints it instead of the tables."
+)
+width_options = together(
+    click.option("--weight-bits", type=int, default=8, show_default=True, help="2 to 8; below 8 the first and last layer keep 8."),
+    click.option("--activation-bits", type=int, default=8, show_default=True, help="2 to 8."),
+    click.option(
+        "--layer-bits", type=int, default=16, show_default=True, help="16: sum and bias rounded to 16 bits; 32: int32 bias."
+    ),
+    click.option("--relu-bits", type=int, default=8, show_default=True, help="2 to 8."),
+    click.option("--avgpool-bits", type=int, default=8, show_default=True, help="2 to 8."),
+    click.option("--avgpool-reciprocal-bits", type=int, default=8, show_default=True, help="2 to 8."),
+    click.option("--first-layer", help="Name of the first compute layer, where graph order does not tell."),
+    click.option("--last-layer", help="Name of the last compute layer."),
+    click.option("--unsigned-input", is_flag=True, help="The network's inputs are never negative: uint8 instead of int8."),
+)
+
+
+def names(text: str | None) -> tuple[str, ...] | None:
+    """`a,b` as a tuple."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """`224,224,3` as a tuple."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"whole numbers separated by commas are expected. Received: {text!r}", param_hint=option) from None
+
+
+def widths(
+    *,
+    weight_bits: int,
+    activation_bits: int,
+    layer_bits: int,
+    relu_bits: int,
+    avgpool_bits: int,
+    avgpool_reciprocal_bits: int,
+    first_layer: str | None,
+    last_layer: str | None,
+    unsigned_input: bool,
+) -> BitWidths:
+    """Widths from the command line; a negative number means its magnitude, as Graffitist's users write signed widths."""
+    from ..passes import BitWidths
+
+    return BitWidths(
+        weight=abs(weight_bits),
+        activation=abs(activation_bits),
+        layer=abs(layer_bits),  # type: ignore[arg-type]  # BitWidths checks it
+        relu=abs(relu_bits),
+        average_pool=abs(avgpool_bits),
+        reciprocal=abs(avgpool_reciprocal_bits),
+        unsigned_input=unsigned_input,
+        first_layer=first_layer,
+        last_layer=last_layer,
+    )
+
+
+class JsonOutput:
+    """Where `--json` goes: nowhere, to standard output, or to a file that is checked before any work is done.
+
+    Args:
+        target: what was typed, or None.
+        force: whether an existing file is overwritten.
+    """
+
+    def __init__(self, target: str | None, *, force: bool = True) -> None:
+        from ..ir import check_writable
+
+        self.target, self._force = target, force
+        if target not in (None, "-"):
+            check_writable(str(target), force=force)
+
+    @property
+    def instead(self) -> bool:
+        """Whether the tables are to be left out."""
+        return self.target == "-"
+
+    def write(self, result: Any) -> None:
+        """Writes `result.to_dict()`; NaN and infinities are not JSON and would raise."""
+        import json
+
+        from ..ir import atomic_path
+
+        if self.target is None:
+            return
+        text = json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+        if self.instead:
+            click.echo(text, nl=False)
+            return
+        with atomic_path(self.target, force=self._force) as temporary:
+            temporary.write_text(text, encoding="utf-8")

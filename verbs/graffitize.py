@@ -1,0 +1,171 @@
+"""`graffitize`: a Graffitist command line, transform by transform, on this project's road.
+
+    fix_input_shape fold_batch_norms remove_training_nodes strip_unused_nodes preprocess_layers      -> convert
+    ... quantize(weight_bits=-8, activation_bits=-8, layer_bits=-16, relu_bits=8, ...)               -> convert, quantize
+
+What decides numbers is Graffitist's, not this project's defaults: activations by `klj`, weights by their maximum, the 50
+images of `calibration_set.npy` beside the graph. Signs of widths are dropped: they follow from the L rules.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from ..ir import DataError, UnsupportedError, UsageError
+from .convert import Conversion, convert
+from .quantize import Quantization, quantize
+from .sources import Progress
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+    from ..passes import BitWidths
+
+_QUANTIZE: Final = re.compile(r"\bquantize\s*(?:\(([^()]*)\))?")
+_WIDTHS: Final[Mapping[str, str]] = {
+    "weight_bits": "weight",
+    "activation_bits": "activation",
+    "layer_bits": "layer",
+    "relu_bits": "relu",
+    "avgpool_bits": "average_pool",
+    "avgpool_reciprocal_bits": "reciprocal",
+}
+_LAYERS: Final = ("first_layer", "last_layer")
+_SWITCHES: Final = ("is_training", "calibrate_quant_layers")
+CALIBRATION_SET: Final = "calibration_set.npy"
+"""Where Graffitist looks for its images: a file of this name in the model's folder."""
+
+
+@dataclass(frozen=True)
+class Graffitization:
+    """What the transforms gave.
+
+    Attributes:
+        conversion: the float model, compared with its source.
+        quantization: the quantized one, where `quantize` was among the transforms and the conversion is accepted.
+    """
+
+    conversion: Conversion
+    quantization: Quantization | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the conversion agrees with its source."""
+        return self.conversion.ok
+
+    @property
+    def model(self) -> onnx_ir.Model:
+        """The last one."""
+        return self.conversion.model if self.quantization is None else self.quantization.model
+
+
+def graffitize(
+    in_graph: str | os.PathLike[str],
+    transforms: str,
+    *,
+    inputs: Sequence[str] | None = None,
+    outputs: Sequence[str] | None = None,
+    input_shape: Sequence[int] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
+    preprocess: str = "none",
+    limit: int | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Graffitization:
+    """Runs a list of Graffitist's transforms.
+
+    Args:
+        in_graph: any source of `convert`.
+        transforms: names with options, separated by blanks or commas; `quantize` last, if at all.
+        inputs: see `convert`.
+        outputs: see `convert`.
+        input_shape: see `convert`.
+        checkpoint: see `convert`.
+        calibration: data for `quantize`; `calibration_set.npy` beside the graph where None.
+        preprocess: see `quantize`.
+        limit: see `quantize`.
+        seed: see `quantize`.
+        progress: called with (done, total, what).
+
+    Raises:
+        UsageError: a transform or option that Graffitist does not have.
+        UnsupportedError: a training graph (`is_training=True`), which no longer is a file between two steps.
+        DataError: no calibration data.
+        ModelError: see `convert`.
+    """
+    text = transforms.strip()
+    found = list(_QUANTIZE.finditer(text))
+    if found and (len(found) > 1 or text[found[-1].end() :].strip(" ,")):
+        raise UsageError(f"quantize is expected once, behind the other transforms. Received: {text!r}")
+    floats = text[: found[0].start()].strip().rstrip(",") if found else text
+    bits = _bits(found[0][1] or "") if found else None
+    images = _images(Path(in_graph), calibration) if found else None
+    conversion = convert(
+        in_graph,
+        inputs=inputs,
+        outputs=outputs,
+        input_shape=input_shape,
+        checkpoint=checkpoint,
+        passes=_shaped(floats, input_shape) or None,
+    )
+    if images is None or not conversion.ok:
+        return Graffitization(conversion, None)
+    quantization = quantize(
+        conversion.model,
+        images,
+        bits=bits,
+        method="klj",
+        weight_method="max",
+        preprocess=preprocess,
+        limit=limit,
+        seed=seed,
+        progress=progress,
+    )
+    return Graffitization(conversion, quantization)
+
+
+def _shaped(transforms: str, input_shape: Sequence[int] | None) -> str:
+    """Graffitist's `fix_input_shape` has its shape from `--input_shape`."""
+    if input_shape is None:
+        return transforms
+    return re.sub(r"\bfix_input_shape\b(?!\s*\()", f"fix_input_shape(shape={','.join(map(str, input_shape))})", transforms)
+
+
+def _bits(text: str) -> BitWidths:
+    from ..passes import BitWidths
+
+    chosen: dict[str, Any] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        option, equals, written = (piece.strip() for piece in part.partition("="))
+        known = [*_WIDTHS, *_LAYERS, *_SWITCHES]
+        if not equals or option not in known:
+            raise UsageError(f"quantize: an option of {', '.join(known)} is expected. Received: {part!r}")
+        if option in _LAYERS:
+            chosen[option] = written.strip("'\"")
+        elif option in _WIDTHS:
+            if not re.fullmatch(r"-?\d+", written):
+                raise UsageError(f"quantize: {option} must be a whole number. Received: {written!r}")
+            chosen[_WIDTHS[option]] = abs(int(written))
+        elif written not in ("True", "False"):
+            raise UsageError(f"quantize: {option} must be True or False. Received: {written!r}")
+        elif option == "is_training" and written == "True":
+            raise UnsupportedError(
+                "quantize(is_training=True): a training graph is no file here; `convert --keep-batch-norm` keeps the batch norms "
+                "and `tqt_onnx.to_keras` gives the graph for training. Received: is_training=True"
+            )
+    return BitWidths(**chosen)
+
+
+def _images(in_graph: Path, calibration: str | os.PathLike[str] | None) -> Path:
+    if calibration is not None:
+        return Path(calibration)
+    beside = (in_graph if in_graph.is_dir() else in_graph.parent) / CALIBRATION_SET
+    if not beside.is_file():
+        raise DataError(f"quantize: {beside} is expected where no calibration data is given. Received: no such file")
+    return beside
