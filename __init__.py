@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .backend_tf import regenerate as to_keras
     from .datasets import open_dataset
     from .ir import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError, load, save
-    from .passes import BitWidths
+    from .passes import BitWidths, parse_passes
+    from .verbs.calibration_set import calibration_set
     from .verbs.check import check
     from .verbs.convert import convert
     from .verbs.demo import demo
@@ -30,6 +31,7 @@ _LAZY: Final = {
     "TqtOnnxError": "ir",
     "UnsupportedError": "ir",
     "UsageError": "ir",
+    "calibration_set": "verbs.calibration_set",
     "check": "verbs.check",
     "convert": "verbs.convert",
     "demo": "verbs.demo",
@@ -37,6 +39,7 @@ _LAZY: Final = {
     "inspect": "verbs.inspect",
     "load": "ir",
     "open_dataset": "datasets",
+    "parse_passes": "passes",
     "quantize": "verbs.quantize",
     "save": "ir",
 }
@@ -50,6 +53,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
     "__version__",
+    "calibration_set",
     "check",
     "convert",
     "demo",
@@ -57,6 +61,7 @@ __all__ = [
     "inspect",
     "load",
     "open_dataset",
+    "parse_passes",
     "quantize",
     "save",
     "to_keras",

@@ -48,9 +48,9 @@ class Network:
 NETWORKS: Final = {
     "resnet8": Network("models/resnet8_cifar10.h5", "images/cifar10_train.zip", 100, "images/cifar10_test.zip", "none"),
     "mobilenet25": Network(
-        "models/mobilenet_v1_0.25_128_frozen.pb", "images/imagenet", 50, "images/imagenet", "inception", label_offset=1
+        "models/mobilenet_v1_0.25_128_frozen.pb", "images/imagenet", 50, "images/imagenet", "signed_unit", label_offset=1
     ),
-    "mobilenet75": Network("models/mobilenet_v1_0.75_224.keras", "images/imagenet", 50, "images/imagenet", "inception"),
+    "mobilenet75": Network("models/mobilenet_v1_0.75_224.keras", "images/imagenet", 50, "images/imagenet", "signed_unit"),
 }
 
 VARIANTS: Final[dict[str, dict[str, int]]] = {

@@ -1,6 +1,6 @@
 """Quantizing one float model with this project and with onnxruntime's quantizer: time, memory, accuracy.
 
-    python benchmarks/quantize_peers.py model.onnx --data images/ --preprocess inception --label-offset 1 --calibration-images 50
+    python benchmarks/quantize_peers.py model.onnx --data images/ --preprocess signed_unit --label-offset 1 --calibration-images 50
     python benchmarks/quantize_peers.py model.onnx --data test.zip --calibration calib.npy
 
 Every run is a process of its own, from its start to the written file, and time and peak memory are those of the whole process.

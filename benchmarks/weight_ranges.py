@@ -1,6 +1,6 @@
 """Why a network loses accuracy with one scale per tensor: channel ranges of its weights, and accuracy with only some quantized.
 
-    python benchmarks/weight_ranges.py model.onnx --data images/ --preprocess inception --label-offset 1
+    python benchmarks/weight_ranges.py model.onnx --data images/ --preprocess signed_unit --label-offset 1
 
 Takes the float model of `tqt-onnx convert`. Each row sets the step of the layer's 8-bit power-of-two grid beside the largest
 weight of its widest and of its narrowest output channel. Then the float network is evaluated with the weights of its depthwise

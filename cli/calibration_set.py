@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, PRESETS, SEED, numbers
+from .options import FILE, PRESETS, SEED, JsonOutput, json_option, numbers
 
 
 @click.command()
@@ -17,8 +17,10 @@ from .options import FILE, PRESETS, SEED, numbers
 @click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="How many images.")
 @click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the draw.")
-@click.option("--list", "listing", type=FILE, help="Also write the names of what was drawn, one to a line.")
+@click.option("--list", "list_file", type=FILE, help="Also write the names of what was drawn, one to a line.")
+@click.option("--exclude", type=FILE, help="Draw nothing that this file names, one to a line (as --list writes it).")
 @click.option("--force", is_flag=True, help="Overwrite files that exist.")
+@json_option
 def calibration_set(
     data: Path,
     output: Path,
@@ -27,13 +29,16 @@ def calibration_set(
     count: int,
     preprocess: str,
     seed: int,
-    listing: Path | None,
+    list_file: Path | None,
+    exclude: Path | None,
     force: bool,
+    as_json: str | None,
 ) -> int:
     """Random preprocessed images of DATA as one float32 array [N,H,W,C], which `quantize --calibration` reads."""
     from ..ir import check_writable
 
     check_writable(output, force=force)
+    report = JsonOutput(as_json)
     shape = numbers(input_shape, "--input-shape")
     from ..report import progress_bar
     from ..verbs.calibration_set import calibration_set as run
@@ -48,9 +53,12 @@ def calibration_set(
             count=count,
             preprocess=preprocess,
             seed=seed,
-            listing=listing,
+            list_file=list_file,
+            exclude=exclude,
             force=force,
             progress=progress,
         )
-    show_calibration_set(result)
+    report.write(result)
+    if not report.instead:
+        show_calibration_set(result)
     return 0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 METHODS: Final = ("mse", "max", "percentile", "klj")
 WEIGHT_METHODS: Final = ("mse", "max")
-PRESETS: Final = ("none", "inception", "vgg", "resnet_v1p5", "darknet", "unit")
+PRESETS: Final = ("none", "inception", "vgg", "resnet_v1p5", "darknet", "unit", "signed_unit")
 """Repeated here so that `--help` loads no NumPy; a test compares them with the tables of `calibrate` and `datasets`."""
 
 SEED: Final = click.IntRange(0, 2**32 - 1)

@@ -8,14 +8,15 @@ from .options import JsonOutput, json_option
 
 
 @click.command()
+@click.option("--tensorflow", is_flag=True, help="Also list what happens to a TensorFlow graph before it is ONNX.")
 @json_option
-def passes(as_json: str | None) -> int:
+def passes(tensorflow: bool, as_json: str | None) -> int:
     """Lists the passes that `--passes` takes, their options, and the recipes made of them."""
     report = JsonOutput(as_json)
     from ..verbs.passes import passes as run
     from ..verbs.show import show_passes
 
-    result = run()
+    result = run(tensorflow=tensorflow)
     report.write(result)
     if not report.instead:
         show_passes(result)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ from .intervals import exact_mcnemar, paired_interval, wilson_interval
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
+
+SCHEMA: Final = "tqt_onnx.accuracy/1"
+"""Name and version of what `AccuracyResult.to_dict` returns; the number grows when a field goes or changes its meaning."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +107,52 @@ class AccuracyResult:
         models: one for each model, in the order given; empty without labels.
         differences: each model but the first against the first.
         count: images.
+        names: the models, in the order given.
+        agree: `agree[i][j]`: images on which the models i and j name the same class.
     """
 
     models: tuple[ModelAccuracy, ...]
     differences: tuple[PairedDifference, ...]
     count: int
+    names: tuple[str, ...]
+    agree: tuple[tuple[int, ...], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as dictionaries, lists, numbers and strings; `docs/results.md` says what each field means."""
+        models = [
+            {
+                "name": model.name,
+                "top1": model.top1,
+                "top5": model.top5,
+                "top1_share": model.top1_share,
+                "top5_share": model.top5_share,
+                "interval": list(model.interval),
+            }
+            for model in self.models
+        ]
+        differences = [
+            {
+                "name": pair.name,
+                "reference": pair.reference,
+                "agree": pair.agree,
+                "agreement": pair.agreement,
+                "only_reference": pair.only_reference,
+                "only_name": pair.only_name,
+                "difference": pair.difference,
+                "interval": None if pair.interval is None else list(pair.interval),
+                "p_value": pair.p_value,
+            }
+            for pair in self.differences
+        ]
+        return {
+            "schema": SCHEMA,
+            "images": self.count,
+            "labelled": bool(self.models),
+            "names": list(self.names),
+            "models": models,
+            "differences": differences,
+            "agreement": [[count / self.count for count in row] for row in self.agree],
+        }
 
 
 class AccuracyCounter:
@@ -118,22 +162,29 @@ class AccuracyCounter:
     every engine's answer is read the same way.
     """
 
-    def __init__(self, names: Sequence[str], *, label_offset: int = 0):
+    def __init__(self, names: Sequence[str], *, label_offset: int | Mapping[str, int] = 0):
         """Starts at zero.
 
         Args:
             names: models, the reference first; each once.
-            label_offset: output index of class 0: 1 for networks of 1001 classes whose first output is "background".
+            label_offset: output index of class 0: 1 for networks of 1001 classes whose first output is "background"; -1 where
+                labels count from 1 (slim's ImageNet TFRecord files) and the network has 1000 classes. One number for all
+                models, or one for each by name.
+
+        Raises:
+            DataError: no models, a model twice, or offsets of other models.
         """
         if not names or len(set(names)) != len(names):
             raise DataError(f"at least one model, each named once, is expected. Received: {', '.join(names) or 'none'}")
         self._names = tuple(names)
-        self._offset = label_offset
+        self._offset = dict(label_offset) if isinstance(label_offset, Mapping) else dict.fromkeys(names, label_offset)
+        if set(self._offset) != set(names):
+            raise DataError(f"a label offset for each of {', '.join(names)} is expected. Received: {', '.join(self._offset)}")
         self._count = 0
         self._labelled: bool | None = None
         self._top1 = dict.fromkeys(names, 0)
         self._top5 = dict.fromkeys(names, 0)
-        self._agree = dict.fromkeys(names, 0)
+        self._agree = np.zeros((len(names), len(names)), np.int64)
         self._only = dict.fromkeys(names, (0, 0))
 
     def update(self, outputs: Mapping[str, Array], labels: npt.NDArray[np.integer[Any]] | None = None) -> None:
@@ -154,13 +205,13 @@ class AccuracyCounter:
         sizes = {name: len(array) for name, array in scores.items()} | ({} if labels is None else {"labels": len(labels)})
         if len(set(sizes.values())) != 1:
             raise DataError(f"outputs and labels must be of one number of images. Received: {sizes}")
-        tops = {name: array.argmax(axis=1) for name, array in scores.items()}
+        tops = np.stack([scores[name].argmax(axis=1) - self._offset[name] for name in self._names])  # classes, as labels count
         ranks = {} if labels is None else {name: self._ranks(name, array, labels) for name, array in scores.items()}
         self._labelled = labels is not None
         reference = self._names[0]
         self._count += len(scores[reference])
+        self._agree += (tops[:, None] == tops[None]).sum(axis=2)
         for name in self._names:
-            self._agree[name] += int((tops[name] == tops[reference]).sum())
             if labels is not None:
                 right, reference_right = ranks[name] < 1, ranks[reference] < 1
                 self._top1[name] += int(right.sum())
@@ -183,22 +234,24 @@ class AccuracyCounter:
         models = tuple(ModelAccuracy(name, self._count, self._top1[name], self._top5[name]) for name in self._names if labelled)
         differences = tuple(
             PairedDifference(
-                name, self._names[0], self._count, self._agree[name], *(self._only[name] if labelled else (None, None))
+                name, self._names[0], self._count, int(self._agree[0, index]), *(self._only[name] if labelled else (None, None))
             )
-            for name in self._names[1:]
+            for index, name in enumerate(self._names)
+            if index
         )
-        return AccuracyResult(models, differences, self._count)
+        return AccuracyResult(models, differences, self._count, self._names, tuple(tuple(row) for row in self._agree.tolist()))
 
     def _ranks(self, name: str, scores: Array, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """How many classes rank before the label's."""
-        targets = np.asarray(labels).astype(np.int64) + self._offset
+        offset = self._offset[name]
+        targets = np.asarray(labels).astype(np.int64) + offset
         classes = scores.shape[1]
         beyond = (targets < 0) | (targets >= classes)
         if beyond.any():
             row = int(np.argmax(beyond))
             raise DataError(
-                f"{name}: labels 0..{classes - 1 - self._offset} are expected ({classes} classes, label offset {self._offset}). "
-                f"Received: {int(labels[row])}"
+                f"{name}: labels {max(0, -offset)}..{classes - 1 - offset} are expected "
+                f"({classes} classes, label offset {offset}). Received: {int(labels[row])}"
             )
         own = np.take_along_axis(scores, targets[:, None], axis=1)
         before: Bools = (scores > own) | ((scores == own) & (np.arange(classes) < targets[:, None]))

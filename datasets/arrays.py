@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import shutil
+import tempfile
 import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ..ir import DataError
 from .preprocess import Preset
+from .rows import RowFile
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
@@ -37,7 +41,7 @@ _UNREADABLE: Final = (
 class ArrayReader:
     """Rows of an array [N, ...]."""
 
-    data: Array
+    data: Array | RowFile
     prepare: Preset
 
     @property
@@ -75,7 +79,8 @@ def load_npz(path: Path) -> tuple[Array, Array | None]:
     """Inputs and labels of a `.npz` file.
 
     Inputs are the array `x`, `inputs` or `images`, else the only array that is not `y` or `labels` (it may bear the name of
-    the network's input). Uncompressed members (`numpy.savez`) are memory-mapped, compressed ones read whole.
+    the network's input). Members are memory-mapped: uncompressed ones (`numpy.savez`) in place, compressed ones in a temporary
+    file that vanishes with the process.
 
     Raises:
         DataError: unreadable, or it is not clear which array holds the inputs.
@@ -89,7 +94,7 @@ def load_npz(path: Path) -> tuple[Array, Array | None]:
         raise _unreadable(path, error) from None
 
 
-def check_inputs(array: Array, source: str, input_shape: tuple[int | None, ...] | None, *, mapped: bool) -> None:
+def check_inputs(array: Array | RowFile, source: str, input_shape: tuple[int | None, ...] | None, *, mapped: bool) -> None:
     """Refuses an array that cannot be a set of inputs.
 
     Args:
@@ -107,7 +112,9 @@ def check_inputs(array: Array, source: str, input_shape: tuple[int | None, ...] 
     if array.ndim < 2 or 0 in array.shape:
         raise DataError(f"{source}: a non-empty array {expected} is expected. Received: {list(array.shape)}")
     if input_shape is not None and not _fits(array.shape[1:], input_shape):
-        raise DataError(f"{source}: an array {expected} is expected. Received: {list(array.shape)}")
+        raise DataError(
+            f"{source}: an array {expected} is expected{_hint(array.shape, input_shape)}. Received: {list(array.shape)}"
+        )
     if mapped and array.dtype.kind == "f":  # most likely prepared already: mapping it twice would be silent nonsense
         raise DataError(
             f"{source}: presets map pixels of an integer type; floating-point arrays are taken as they are, with 'none'. "
@@ -137,6 +144,11 @@ def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(shape) == len(expected) and all(want in (None, have) for have, want in zip(shape, expected, strict=True))
 
 
+def _hint(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> str:
+    swapped = (*shape[2:], *shape[1:2])
+    return " (channels last; these seem to come first)" if len(shape) == 4 and _fits(swapped, expected) else ""
+
+
 def _choose(path: Path, keys: list[str]) -> tuple[str, str | None]:
     labels = [key for key in _LABEL_KEYS if key in keys]
     inputs = [key for key in _INPUT_KEYS if key in keys] or [key for key in keys if key not in _LABEL_KEYS]
@@ -149,24 +161,41 @@ def _choose(path: Path, keys: list[str]) -> tuple[str, str | None]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array:
-    """One array of an archive: mapped in place where it is stored uncompressed, else read."""
+    """One array of an archive, mapped: in place where it is stored uncompressed, else unpacked."""
     with archive.open(info) as file:
-        if info.compress_type != zipfile.ZIP_STORED:
-            array: Array = np.lib.format.read_array(file, allow_pickle=False)
-            return array
         version = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(file)
         header_bytes = file.tell()
-    if dtype.hasobject:
-        raise ValueError(f"array {info.filename!r} holds Python objects")
-    if 0 in shape:
-        return np.empty(shape, dtype)
+        if dtype.hasobject:
+            raise ValueError(f"array {info.filename!r} holds Python objects")
+        promised = math.prod(shape) * dtype.itemsize
+        if header_bytes + promised > info.file_size:
+            raise ValueError(f"array {info.filename!r} is cut off: {promised} bytes are expected after {header_bytes}")
+        if not promised:
+            return np.empty(shape, dtype)
+        order: Literal["F", "C"] = "F" if fortran else "C"
+        if info.compress_type != zipfile.ZIP_STORED:
+            return np.memmap(_unpacked(path, file, promised), dtype, "r", 0, shape, order)
     with path.open("rb") as raw:
         raw.seek(info.header_offset)
         local = raw.read(_LOCAL_HEADER)
         start = info.header_offset + _LOCAL_HEADER + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
-    return np.memmap(path, dtype, "r", start + header_bytes, shape, "F" if fortran else "C")
+    return np.memmap(path, dtype, "r", start + header_bytes, shape, order)
+
+
+def _unpacked(path: Path, file: IO[bytes], size: int) -> IO[bytes]:
+    """A temporary file without a name that holds the rest of `file`; a few bytes may promise more than the disk holds."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free // 2:
+        raise DataError(
+            f"{path}: {size} bytes when unpacked, more than half of what is free in {tempfile.gettempdir()} ({free}); "
+            "an uncompressed .npz (numpy.savez) or a .npy is read in place"
+        )
+    temporary = tempfile.TemporaryFile()  # noqa: SIM115  # the map that is made of it keeps it
+    shutil.copyfileobj(file, temporary, 1 << 20)
+    temporary.flush()
+    return temporary
 
 
 def _unreadable(path: Path, error: BaseException) -> DataError:

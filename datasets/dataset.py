@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -13,6 +13,14 @@ from ..ir import DataError
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
+
+
+class Labels(Protocol):
+    """Labels by row: an int64 array, or something that reads them when they are asked for."""
+
+    def __getitem__(self, rows: Integers, /) -> Integers:
+        """int64 [n] class indices of these rows."""
+        ...
 
 
 class Reader(Protocol):
@@ -47,13 +55,13 @@ class Dataset:
     Attributes:
         reader: where examples come from.
         rows: int64 [N], the rows of the reader that belong to this view, in its order, each at most once.
-        all_labels: int64 labels of every row of the reader, or None.
+        all_labels: labels of the reader's rows, or None.
         source: what it was opened from, for messages.
     """
 
     reader: Reader
     rows: Integers
-    all_labels: Integers | None
+    all_labels: Labels | None
     source: str
 
     def __len__(self) -> int:
@@ -66,8 +74,12 @@ class Dataset:
 
     @property
     def labels(self) -> Integers | None:
-        """int64 [N] class indices in the order of this view, or None."""
+        """int64 [N] class indices in the order of this view, or None. Those of TFRecord files are all read for it."""
         return None if self.all_labels is None else self.all_labels[self.rows]
+
+    def names(self) -> list[str]:
+        """What the examples are called, in the order of this view: files, rows or records."""
+        return [self.reader.name(row) for row in self.rows.tolist()]
 
     def batches(self, batch_size: int) -> Iterator[tuple[Floats, Integers | None]]:
         """Inputs [n, *input_shape] float32 and labels [n] int64 or None; the last batch may be smaller, nothing is dropped.
@@ -137,6 +149,22 @@ class Dataset:
         rows = self.rows[~np.isin(self.rows, other.rows)]
         if not len(rows):
             raise DataError(f"{self.source}: nothing is left of its {len(self)} examples without the {len(other)} left out")
+        return replace(self, rows=rows)
+
+    def without_names(self, names: Collection[str]) -> Dataset:
+        """The examples that bear none of these names (those of `names()`): a calibration set listed earlier, say.
+
+        Raises:
+            DataError: a name that no example bears (the list is of another source), or nothing would be left.
+        """
+        own = self.names()
+        unknown = set(names).difference(own)
+        if unknown:
+            raise DataError(f"{self.source}: has no example called {min(unknown)!r} to be left out; its first is {own[0]!r}")
+        left_out = set(names)
+        rows = self.rows[np.array([name not in left_out for name in own], np.bool_)]
+        if not len(rows):
+            raise DataError(f"{self.source}: nothing is left of its {len(self)} examples without the {len(left_out)} left out")
         return replace(self, rows=rows)
 
     def split(self, n: int, seed: int) -> tuple[Dataset, Dataset]:

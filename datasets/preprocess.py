@@ -1,136 +1,97 @@
-"""From an image file to the numbers a network was trained on: decode, crop, resize, map.
+"""From an image to the numbers a network was trained on: a table of presets.
 
-An image that already has the network's height and width is neither cropped nor resized. Any other is reduced to the
-largest central box of the network's aspect ratio, scaled by 0.875 (for a 224 x 224 network what "shorter side to 256, then
-the central 224 x 224" selects), in whole pixels; that box is resized by Pillow's `BILINEAR`, which averages over the source
-area when it shrinks (`tf.image.resize` does not, unless told to), and rounded to 8 bits.
-
-Orientation tags are ignored, as TensorFlow's decoder does.
+A preset is a geometry (how an image gets the network's size, `geometry.py`) and two numbers, x / divide - subtract. An image
+that already has the network's height and width is taken as it is: it has been prepared. Rows of integer arrays are pixels at
+the network's size, so that only their values are mapped.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from ..ir import DataError
+from .geometry import CentralCrop, Geometry, ShorterSide, Shrink
 
 Floats = npt.NDArray[np.float32]
-Box = tuple[int, int, int, int]
-
-_CROP: Final = 0.875
-_MODES: Final = {1: "L", 3: "RGB"}
-_UNREADABLE: Final = (OSError, ValueError, SyntaxError, EOFError, zlib.error, Image.DecompressionBombError)
-
-
-def central_box(width: int, height: int, target: tuple[int, int]) -> Box:
-    """(left, upper, right, lower) of the central box of the aspect ratio of `target` (height, width), 87.5% of the largest."""
-    scale = _CROP * min(height / target[0], width / target[1])
-    box_height, box_width = max(1, round(target[0] * scale)), max(1, round(target[1] * scale))
-    left, upper = (width - box_width) // 2, (height - box_height) // 2
-    return left, upper, left + box_width, upper + box_height
-
-
-def crop_and_shrink(image: Image.Image, target: tuple[int, int]) -> Image.Image:
-    """`central_box`, resized to `target` (height, width) as the head of this file says; the same image where it fits."""
-    if image.size == (target[1], target[0]):
-        return image
-    box = central_box(image.width, image.height, target)
-    return image.crop(box).resize((target[1], target[0]), Image.Resampling.BILINEAR)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """One way to prepare images.
+    """One way to prepare images. `dataclasses.replace(PREPROCESS["darknet"], geometry=Letterbox())` makes another.
 
     Attributes:
-        resize: (image, (height, width)) -> an image of that size.
-        values: float32 pixels [..., C] of 0..255 -> float32 inputs.
         help: one line for people.
+        geometry: how an image of another size gets the network's.
+        divide: what pixels of 0..255 are divided by.
+        subtract: what is subtracted then, one number or one for each channel (R, G, B).
     """
 
-    resize: Callable[[Image.Image, tuple[int, int]], Image.Image]
-    values: Callable[[Floats], Floats]
     help: str
+    geometry: Geometry = field(default_factory=Shrink)
+    divide: float = 1.0
+    subtract: tuple[float, ...] = (0.0,)
+
+    @property
+    def maps(self) -> bool:
+        """Whether values change."""
+        return self.divide != 1 or any(self.subtract)
+
+    def values(self, pixels: Floats) -> Floats:
+        """Inputs [..., C] for pixels [..., C] of 0..255, both float32."""
+        scaled = pixels if self.divide == 1 else pixels / np.float32(self.divide)
+        return scaled - np.array(self.subtract, np.float32) if any(self.subtract) else scaled
 
 
-_VGG_MEAN: Final = np.array([123.68, 116.78, 103.94], np.float32)
+_MEANS: Final = (123.68, 116.78, 103.94)
 
 PREPROCESS: Final = MappingProxyType(
     {
-        "none": Preset(crop_and_shrink, lambda x: x, "pixels as they are, 0..255"),
-        "unit": Preset(crop_and_shrink, lambda x: x / np.float32(255), "x / 255, in 0..1"),
+        "none": Preset("pixels as they are, 0..255"),
+        "unit": Preset("x / 255, in 0..1", divide=255),
+        "signed_unit": Preset("x / 127.5 - 1, in -1..1 (Keras' MobileNet and Inception, aspect ratio kept)", Shrink(), 127.5, (1.0,)),
         "inception": Preset(
-            crop_and_shrink, lambda x: x / np.float32(127.5) - np.float32(1), "x / 127.5 - 1, in -1..1 (Inception, MobileNet)"
+            "87.5% of each side, resized; x / 127.5 - 1, in -1..1 (slim's Inception and MobileNet)", CentralCrop(), 127.5, (1.0,)
         ),
-        "vgg": Preset(crop_and_shrink, lambda x: x - _VGG_MEAN, "RGB minus (123.68, 116.78, 103.94) (VGG, ResNet v1)"),
+        "vgg": Preset(
+            "shorter side to 256 for 224, central crop; RGB minus (123.68, 116.78, 103.94) (slim's VGG and ResNet v1)",
+            ShorterSide(),
+            subtract=_MEANS,
+        ),
+        "resnet_v1p5": Preset(
+            "as vgg: shorter side to 256 for 224, central crop, RGB minus the means (TensorFlow's official ResNet)",
+            ShorterSide(),
+            subtract=_MEANS,
+        ),
+        "darknet": Preset("87.5% of each side, resized; x / 255, in 0..1 (Darknet19 as a classifier)", CentralCrop(), 255),
     }
 )
-"""Presets by name."""
+"""Presets by name.
+
+Where they come from: `inception_preprocessing.py` and `vgg_preprocessing.py` of TensorFlow's slim models (evaluation branch),
+`official/resnet/imagenet_preprocessing.py` of TensorFlow's official models. The latter's evaluation differs from `vgg` in name
+alone. `darknet` is what Graffitist's validation script did, that is, what the published accuracies of Darknet19 belong to;
+darknet itself resizes the shorter side and crops (`ShorterSide(share=1)`), and letterboxes for its detectors (`Letterbox()`).
+"""
 
 
-def preset(name: str, channels: int | None = None) -> Preset:
-    """The preset of that name.
+def preset(chosen: str | Preset, channels: int | None = None) -> Preset:
+    """The preset of that name, or the one given.
 
     Raises:
         DataError: there is none, or it does not fit that number of channels.
     """
-    if name not in PREPROCESS:
-        raise DataError(f"preprocess must be one of {', '.join(PREPROCESS)}. Received: {name!r}")
-    if name == "vgg" and channels not in (None, 3):
-        raise DataError(f"preprocess 'vgg' subtracts three channel means; inputs of 3 channels are expected. Received: {channels}")
-    return PREPROCESS[name]
-
-
-def image_size(file: IO[bytes], name: str) -> tuple[int, int]:
-    """Height and width from the header.
-
-    Raises:
-        DataError: not an image.
-    """
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except _UNREADABLE as error:
-        raise _unreadable(name, error) from None
-
-
-def decode(file: IO[bytes], name: str, shape: tuple[int, int, int], prepare: Preset, *, resize: bool) -> npt.NDArray[np.uint8]:
-    """Pixels [H, W, C] uint8 of one image.
-
-    Args:
-        file: an open image file.
-        name: what an error message calls it.
-        shape: (H, W, C) with C 1 (grey) or 3 (RGB).
-        prepare: preset that says how a differing size is resized.
-        resize: whether a differing size is resized (else it is an error).
-
-    Raises:
-        DataError: not an image, truncated, more than 8 bits a channel, or of another size without `resize`.
-    """
-    height, width, channels = shape
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits, not scale them
-                raise DataError(f"{name}: an image of 8 bits a channel is expected. Received: mode {image.mode}")
-            pixels = image.convert(_MODES[channels])
-            if pixels.size != (width, height) and not resize:
-                raise DataError(
-                    f"{name}: the images differ in size; give the input shape to have them resized. "
-                    f"Received: {pixels.height}x{pixels.width} after {height}x{width}"
-                )
-            return np.asarray(prepare.resize(pixels, (height, width)), np.uint8).reshape(shape)
-    except _UNREADABLE as error:
-        raise _unreadable(name, error) from None
-
-
-def _unreadable(name: str, error: BaseException) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{name}: cannot be read as an image ({reason}); JPEG, PNG, BMP, WebP or PPM is expected")
+    if isinstance(chosen, str) and chosen not in PREPROCESS:
+        raise DataError(f"preprocess must be one of {', '.join(PREPROCESS)}. Received: {chosen!r}")
+    found = PREPROCESS[chosen] if isinstance(chosen, str) else chosen
+    expected = len(found.subtract)
+    if channels is not None and expected not in (1, channels):
+        name = repr(chosen) if isinstance(chosen, str) else "given"
+        raise DataError(
+            f"preprocess {name} subtracts {expected} means; inputs of {expected} channels are expected. Received: {channels}"
+        )
+    return found

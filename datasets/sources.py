@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
@@ -15,16 +16,28 @@ import numpy.typing as npt
 
 from ..ir import DataError
 from .arrays import ArrayReader, check_inputs, check_labels, load_npy, load_npz
-from .dataset import Dataset
-from .images import LABEL_FILE, ImageReader, Listing, list_csv, list_folder, list_zip
-from .preprocess import image_size, preset
+from .dataset import Dataset, Labels
+from .decode import image_size
+from .examples import list_records, shards
+from .images import ImageReader, list_folder, list_zip
+from .listing import Listing
+from .preprocess import Preset, preset
+from .records import HEADER, is_header
+from .rows import streamed
+from .tables import LABEL_FILE, list_csv
 
 Array = npt.NDArray[Any]
 LabelSource = str | os.PathLike[str] | npt.ArrayLike
+NameSource = str | os.PathLike[str] | Sequence[str]
 
 ARRAYS: Final = MappingProxyType({"npy": lambda path: (load_npy(path), None), "npz": load_npz})
 IMAGES: Final[MappingProxyType[str, Callable[[Path], Listing]]] = MappingProxyType(
-    {"zip": list_zip, "csv": list_csv, "folder": list_folder}
+    {
+        "zip": list_zip,
+        "csv": list_csv,
+        "folder": list_folder,
+        "records": lambda path: list_records(_record_files(path)),
+    }
 )
 """Readers by kind of source; `kind_of` tells the kind."""
 
@@ -33,10 +46,11 @@ def open_dataset(
     source: str | os.PathLike[str],
     *,
     input_shape: tuple[int | None, ...] | None = None,
-    preprocess: str = "none",
+    preprocess: str | Preset = "none",
     limit: int | None = None,
     seed: int | None = None,
     labels: LabelSource | None = None,
+    exclude: NameSource | None = None,
 ) -> Dataset:
     """Opens inputs for calibration or evaluation; nothing but headers is read until a batch is asked for.
 
@@ -47,16 +61,21 @@ def open_dataset(
             - `.npz`: inputs as `x`, `inputs`, `images` or the only other array, labels as `y` or `labels`;
             - a folder of class folders of images, the class index being the place of the folder's name in sorted order
               (as text: `10` comes before `2`); a folder of images alone has no labels;
-            - a folder with a `labels.csv`, or a CSV: a header, files in the first column (relative to the CSV), integers
-              in a column whose name contains `label` or `class`;
-            - a `.zip` of class folders of images, read in memory.
+            - a folder with a `labels.csv`, or a `.csv`: `file,label` lines, with or without a header; files relative to the CSV
+              and inside its folder, labels as whole numbers or as names of classes (numbered in sorted order);
+            - a `.zip` of class folders of images, read in memory;
+            - TFRecord files of `tf.train.Example` in slim's layout (`image/encoded`, `image/class/label`): one file, a pattern
+              such as `imagenet/validation-*`, or a folder that holds one complete set `NAME-00000-of-00128` or `.tfrecord`
+              files. Labels are those of the records: slim's ImageNet counts from 1.
         input_shape: shape of one example without the batch dimension; None where a dimension is free. Images are
             resized to its H, W and converted to its C channels (1 or 3); without it they must all have one size, and are RGB.
-        preprocess: a name in `PREPROCESS`. Arrays of integers count as pixels; floating-point ones are not mapped twice.
+        preprocess: a name in `PREPROCESS`, or a preset of one's own. Arrays of integers count as pixels; floating-point ones
+            are not mapped twice.
         limit: at most so many examples.
         seed: draws them, and their order, at random; without it the order is that of the source, where class folders
             come one after another.
-        labels: integers [N] or a `.npy` of them, in place of those found.
+        labels: integers [N] or a `.npy` of them, one for each example of the source, in place of those found.
+        exclude: names of examples to leave out, or a text file with one on each line, as `calibration_set` writes it.
 
     Returns:
         the examples in a fixed order.
@@ -69,9 +88,11 @@ def open_dataset(
     prepare = preset(preprocess, channels)
     kind = kind_of(path)
     reader: ArrayReader | ImageReader
+    integers: Labels | None
     if kind in ARRAYS:
-        inputs, found = ARRAYS[kind](path)
-        check_inputs(inputs, str(path), input_shape, mapped=preprocess != "none")
+        mapped, found = ARRAYS[kind](path)
+        inputs = streamed(mapped)
+        check_inputs(inputs, str(path), input_shape, mapped=prepare.maps)
         preset(preprocess, inputs.shape[-1])
         reader = ArrayReader(inputs, prepare)
         integers = None if found is None else check_labels(found, str(path), len(inputs))
@@ -83,56 +104,96 @@ def open_dataset(
     if labels is not None:
         integers = _given_labels(labels, len(reader))
     dataset = Dataset(reader, np.arange(len(reader), dtype=np.int64), integers, str(path))
+    if exclude is not None:
+        dataset = dataset.without_names(listed_names(exclude))
     if seed is not None:
         dataset = dataset.sample(len(dataset), seed)
     return dataset if limit is None else dataset.take(limit)
 
 
 def open_array(
-    array: Array, *, input_shape: tuple[int | None, ...] | None = None, preprocess: str = "none", labels: LabelSource | None = None
+    array: Array,
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    preprocess: str | Preset = "none",
+    labels: LabelSource | None = None,
 ) -> Dataset:
     """The rows of an array in memory as a dataset.
 
     Args:
         array: [N, ...] numbers; it is not copied.
         input_shape: expected shape of one row, None where a dimension is free.
-        preprocess: a name in `PREPROCESS`, for arrays of integers.
+        preprocess: a name in `PREPROCESS`, or a preset of one's own, for arrays of integers.
         labels: integers [N] or a `.npy` of them.
 
     Raises:
         DataError: of the wrong shape, dtype or size.
     """
-    check_inputs(array, "array", input_shape, mapped=preprocess != "none")
+    check_inputs(array, "array", input_shape, mapped=preset(preprocess).maps)
     reader = ArrayReader(array, preset(preprocess, array.shape[-1]))
     integers = None if labels is None else _given_labels(labels, len(reader))
     return Dataset(reader, np.arange(len(reader), dtype=np.int64), integers, "array")
 
 
 def kind_of(path: Path) -> str:
-    """`npy`, `npz`, `zip`, `csv` or `folder`.
+    """`npy`, `npz`, `zip`, `csv`, `folder` or `records`.
 
     Raises:
         DataError: none of them.
     """
     if path.is_dir():
-        return "csv" if (path / LABEL_FILE).is_file() else "folder"
+        if (path / LABEL_FILE).is_file():
+            return "csv"
+        return "records" if shards(path) else "folder"
+    if not path.exists() and _matches(path):
+        return "records"
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder")
     try:
         with path.open("rb") as file:
-            start = file.read(6)
+            start = file.read(HEADER)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    if start == b"\x93NUMPY":
+    if start.startswith(b"\x93NUMPY"):
         return "npy"
     if start.startswith(b"PK"):
         return "npz" if _holds_arrays(path) else "zip"
     suffix = path.suffix.lower().removeprefix(".")
-    if suffix in ARRAYS or suffix in IMAGES:
+    if is_header(start) or suffix in {"tfrecord", "tfrecords", "record"}:
+        return "records"
+    if suffix in {*ARRAYS, "zip", "csv"}:
         return suffix
     raise DataError(
-        f"{path}: a .npy, .npz, .csv or .zip file or a folder of images is expected. Received: {path.suffix or 'no ending'}"
+        f"{path}: a .npy, .npz, .csv or .zip file, TFRecord files or a folder of images is expected. "
+        f"Received: {path.suffix or 'no ending'}"
     )
+
+
+def _matches(path: Path) -> list[Path]:
+    """Files that a pattern such as `DIR/validation-*` stands for, sorted."""
+    if not glob.has_magic(str(path)):
+        return []
+    return [Path(name) for name in sorted(glob.glob(str(path))) if Path(name).is_file()]  # noqa: PTH207  # also absolute ones
+
+
+def _record_files(path: Path) -> list[Path]:
+    return shards(path) if path.is_dir() else [path] if path.is_file() else _matches(path)
+
+
+def listed_names(exclude: NameSource) -> list[str]:
+    """Names of examples, given as they are or in a text file, one on each line.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if not isinstance(exclude, (str, os.PathLike)):
+        return list(exclude)
+    try:
+        return [line for line in Path(exclude).read_text(encoding="utf-8", errors="surrogateescape").splitlines() if line]
+    except OSError as error:
+        raise DataError(
+            f"{exclude}: cannot be read ({error.strerror}); a text file with the name of one example a line is expected"
+        ) from None
 
 
 def _holds_arrays(path: Path) -> bool:

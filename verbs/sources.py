@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from ..ir import DataError, fed_inputs, load, name_of, static_shape
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..datasets import Dataset
+    from ..datasets import Dataset, Preset
 
 ModelSource = "onnx_ir.Model | str | os.PathLike[str]"
 DataSource = "Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str]"
@@ -42,9 +42,10 @@ class Feeder:
     Args:
         model: whose inputs are fed.
         data: a `Dataset`, an array [N, ...], arrays by input name, or a path that `open_dataset` understands.
-        preprocess: preset applied to images (paths only).
+        preprocess: preset applied to images (paths only), by name or one of one's own.
         limit: at most so many examples.
         seed: draws the examples at random; None keeps the order of the source.
+        exclude: names of examples to leave out first, or a text file with one on each line (as `calibration_set` writes it).
 
     Raises:
         DataError: the data does not fit the model, or a model with several inputs is given a single array.
@@ -55,17 +56,18 @@ class Feeder:
         model: onnx_ir.Model,
         data: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
         *,
-        preprocess: str = "none",
+        preprocess: str | Preset = "none",
         limit: int | None = None,
         seed: int | None = None,
+        exclude: str | os.PathLike[str] | Sequence[str] | None = None,
     ) -> None:
         self.inputs = fed_inputs(model.graph)
         by_name = data if isinstance(data, Mapping) else self._named_arrays(data)
         if by_name is None:
-            dataset = self._open(data, preprocess, limit, seed)  # refuses a model that has not just one input
+            dataset = self._open(data, preprocess, limit, seed, exclude)  # refuses a model that has not just one input
             self._datasets = {name_of(self.inputs[0]): dataset}
         else:
-            self._datasets = {name: _drawn(dataset, limit, seed) for name, dataset in self._open_each(by_name).items()}
+            self._datasets = {name: _drawn(dataset, limit, seed, exclude) for name, dataset in self._open_each(by_name).items()}
 
     def __len__(self) -> int:
         return min((len(dataset) for dataset in self._datasets.values()), default=0)
@@ -113,7 +115,7 @@ class Feeder:
             raise DataError(f"the arrays of the inputs must have one length. Received: {lengths}")
         return opened
 
-    def _open(self, data: Any, preprocess: str, limit: int | None, seed: int | None) -> Dataset:
+    def _open(self, data: Any, preprocess: str | Preset, limit: int | None, seed: int | None, exclude: Any) -> Dataset:
         from ..datasets import Dataset, open_array, open_dataset
 
         if len(self.inputs) != 1:
@@ -124,16 +126,20 @@ class Feeder:
         if isinstance(data, Dataset):
             dataset = data
         elif isinstance(data, (str, os.PathLike)):
-            return open_dataset(data, input_shape=example, preprocess=preprocess, limit=limit, seed=seed)
+            return open_dataset(data, input_shape=example, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
         else:
             dataset = open_array(np.asarray(data), input_shape=example)
         if example is not None and any(w is not None and w != g for w, g in zip(example, dataset.input_shape, strict=False)):
             raise DataError(f"examples of shape {list(example)} are expected. Received: {list(dataset.input_shape)}")
-        return _drawn(dataset, limit, seed)
+        return _drawn(dataset, limit, seed, exclude)
 
 
-def _drawn(dataset: Dataset, limit: int | None, seed: int | None) -> Dataset:
-    """At most `limit` examples, at random where there is a seed; datasets of one length give the same rows."""
+def _drawn(dataset: Dataset, limit: int | None, seed: int | None, exclude: Any) -> Dataset:
+    """At most `limit` of those not left out, at random where there is a seed; datasets of one length give the same rows."""
+    from ..datasets import listed_names
+
+    if exclude is not None:
+        dataset = dataset.without_names(listed_names(exclude))
     if seed is not None:
         return dataset.sample(min(limit or len(dataset), len(dataset)), seed)
     return dataset if limit is None else dataset.take(limit)

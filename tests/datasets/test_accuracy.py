@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,3 +144,55 @@ def test_constrained_share_is_the_most_likely_one() -> None:
         )
         best = shares[int(np.argmax(likelihood))]
         assert constrained_share(gained, lost, count, difference) == pytest.approx(best, abs=1e-5)
+
+
+def test_each_model_may_have_its_own_label_offset() -> None:
+    scores = np.eye(4)
+    background = np.concatenate([np.zeros((4, 1)), scores], axis=1)
+    counter = AccuracyCounter(["1000", "1001"], label_offset={"1000": 0, "1001": 1})
+    counter.update({"1000": scores, "1001": background}, np.array([0, 1, 2, 0]))
+    result = counter.result()
+    assert [model.top1 for model in result.models] == [3, 3]
+    assert result.differences[0].agree == 4  # the same classes, though not the same outputs
+    with pytest.raises(DataError, match=r"offset for each of a, b is expected\. Received: a$"):
+        AccuracyCounter(["a", "b"], label_offset={"a": 1})
+    counter = AccuracyCounter(["a", "b"], label_offset={"a": 0, "b": 1})
+    with pytest.raises(DataError, match=r"b: labels 0\.\.2 are expected \(4 classes, label offset 1\)\. Received: 3"):
+        counter.update({"a": scores, "b": scores}, np.array([0, 1, 2, 3]))
+
+
+def test_every_pair_is_compared() -> None:
+    counter = AccuracyCounter(["a", "b", "c"])
+    answers = {"a": [0, 1, 2, 3, 0, 1], "b": [0, 1, 2, 0, 1, 2], "c": [3, 1, 2, 0, 1, 1]}
+    for part in (slice(0, 4), slice(4, 6)):
+        counter.update({name: np.eye(4)[classes[part]] for name, classes in answers.items()})
+    result = counter.result()
+    assert result.names == ("a", "b", "c")
+    assert result.agree == ((6, 3, 3), (3, 6, 4), (3, 4, 6))
+    assert [pair.agree for pair in result.differences] == [3, 3]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_json_is_strict_and_documented(labelled: bool) -> None:
+    counter = AccuracyCounter(["a", "b"])
+    labels = np.array([0, 1, 2, 0]) if labelled else None
+    counter.update({"a": np.eye(4), "b": np.eye(4)[[0, 1, 3, 3]]}, labels)
+    decoded = json.loads(json.dumps(counter.result().to_dict(), allow_nan=False))
+    assert decoded["schema"] == "tqt_onnx.accuracy/1"
+    assert (decoded["images"], decoded["labelled"], decoded["names"]) == (4, labelled, ["a", "b"])
+    assert decoded["agreement"] == [[1.0, 0.75], [0.75, 1.0]]
+    assert [model["top1"] for model in decoded["models"]] == ([3, 2] if labelled else [])
+    assert decoded["differences"][0]["difference"] == (-0.25 if labelled else None)
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    fields = {*decoded, *decoded["differences"][0], *(decoded["models"] or [{}])[0]}
+    assert fields - set(re.findall(r"`([a-z0-9_]+)`", page)) == set()
+
+
+@pytest.mark.parametrize(("first", "classes", "offset"), [(0, 10, 0), (0, 11, 1), (1, 11, 0), (1, 10, -1)])
+def test_labels_from_0_or_1_with_and_without_background(first: int, classes: int, offset: int) -> None:
+    """Class folders and slim's TFRecord files, for networks with and without a first output "background"."""
+    counter = AccuracyCounter(["m"], label_offset=offset)
+    counter.update({"m": np.eye(classes)[classes - 10 :]}, np.arange(10) + first)
+    assert counter.result().models[0].top1 == 10
+    with pytest.raises(DataError, match=rf"labels {max(0, -offset)}\.\.{classes - 1 - offset} are expected"):
+        counter.update({"m": np.eye(classes)[:1]}, np.array([classes - offset]))

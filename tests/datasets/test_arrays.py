@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import io
 import pickle
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +33,7 @@ def test_batches_keep_the_remainder_and_cast_integers(tmp_path: Path) -> None:
 def test_npz_with_labels(tmp_path: Path, compressed: bool) -> None:
     x, y = np.random.default_rng(0).normal(size=(5, 3)), np.arange(5)[:, None]
     (np.savez_compressed if compressed else np.savez)(tmp_path / "d.npz", images=x, y=y)
-    assert isinstance(load_npz(tmp_path / "d.npz")[0], np.memmap) is not compressed
+    assert isinstance(load_npz(tmp_path / "d.npz")[0], np.memmap)
     data = open_dataset(tmp_path / "d.npz")
     assert data.labels is not None
     assert data.labels.tolist() == [0, 1, 2, 3, 4]
@@ -72,6 +77,69 @@ def test_refused_arrays(tmp_path: Path, array: object, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         open_dataset(save(tmp_path / "x.npy", array), input_shape=(4,))
     assert "\n" not in str(error.value)
+
+
+def test_channels_first_are_told_from_channels_last(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.npy", np.ones((2, 3, 4, 5)))
+    with pytest.raises(
+        DataError, match=r"\[N, 4, 5, 3\] is expected \(channels last; these seem to come first\)\. Received: \[2, 3,"
+    ):
+        open_dataset(path, input_shape=(4, 5, 3))
+    with pytest.raises(DataError, match=r"\[N, 4, 4, 3\] is expected\. Received"):
+        open_dataset(path, input_shape=(4, 4, 3))
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i8", ">f4", "f2", "f8"])
+def test_rows_are_read_from_the_file_in_any_order(tmp_path: Path, dtype: str) -> None:
+    array = np.arange(60).reshape(10, 2, 3).astype(dtype)
+    for path in (save(tmp_path / "c.npy", array), save(tmp_path / "f.npy", np.asfortranarray(array))):
+        data = open_dataset(path)
+        for view in (data, data.sample(7, 1), data.skip(4), data.sample(10, 2).skip(3)):
+            assert np.array_equal(view.array(), array[view.rows].astype(np.float32))
+
+
+def test_a_file_that_becomes_shorter(tmp_path: Path) -> None:
+    data = open_dataset(save(tmp_path / "x.npy", np.ones((10, 3))))
+    (tmp_path / "x.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:-8])
+    with pytest.raises(DataError, match="has become shorter"):
+        data.array()
+
+
+def test_compressed_arrays_that_promise_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "d.npz", x=np.zeros((1000, 100)))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1_000_000))
+    with pytest.raises(DataError, match="800000 bytes when unpacked, more than half of what is free"):
+        open_dataset(tmp_path / "d.npz")
+
+
+def test_an_array_shorter_than_its_header_says(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ones((10, 3)))
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / "d.npz", "w", compression) as archive:
+            archive.writestr("x.npy", buffer.getvalue()[:-8])
+        with pytest.raises(DataError, match=r"array 'x\.npy' is cut off"):
+            open_dataset(tmp_path / "d.npz")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="asks Linux for the memory of a process")
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, kind: str) -> None:
+    """The process's own memory, in which pages of mapped files count, from the first of 64 batches of 1 MB to the last."""
+    code = (
+        "import sys; from tqt_onnx.datasets import open_dataset; from pathlib import Path\n"
+        "memory = lambda: int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 2**20\n"
+        "data = open_dataset(sys.argv[1])\n"
+        "sizes = [memory() for batch, _ in data.sample(len(data), 0).batches(64)]\n"
+        "print(len(sizes), sizes[-1] - sizes[0])"
+    )
+    path = tmp_path / f"x.{kind}"
+    array = np.zeros((4096, 64, 64), np.float32)
+    np.save(path, array) if kind == "npy" else np.savez(path, x=array)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    batches, grown = done.stdout.split()
+    assert int(batches) == 64
+    assert float(grown) < 8
 
 
 @pytest.mark.parametrize("name", ["x.npy", "x.npz"])
@@ -144,7 +212,9 @@ def test_missing_and_unknown_sources(tmp_path: Path) -> None:
         open_dataset(tmp_path / "missing.npy")
     with pytest.raises(DataError, match=r"Received: \.txt"):
         open_dataset(tmp_path / "x.txt")
-    with pytest.raises(DataError, match=r"preprocess must be one of none, unit, inception, vgg\. Received: 'vvg'"):
+    with pytest.raises(
+        DataError, match=r"preprocess must be one of none, unit, signed_unit, inception, vgg, resnet_v1p5, darknet\. Received: 'vvg'"
+    ):
         open_dataset(tmp_path, preprocess="vvg")
 
 

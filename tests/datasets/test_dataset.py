@@ -44,6 +44,23 @@ def test_split_never_overlaps(hundred: Dataset) -> None:
     assert sorted(ids(hundred.take(60)) + ids(hundred.skip(60))) == list(range(100))
 
 
+def test_examples_left_out_by_name(tmp_path: Path, hundred: Dataset) -> None:
+    drawn = hundred.sample(30, 5)
+    (tmp_path / "drawn.txt").write_text("\n".join(drawn.names()) + "\n")
+    for exclude in (drawn.names(), tmp_path / "drawn.txt", str(tmp_path / "drawn.txt")):
+        rest = open_dataset(tmp_path / "d.npz", exclude=exclude)
+        assert ids(rest) == sorted(set(range(100)) - set(ids(drawn)))
+        assert rest.labels is not None
+        assert rest.labels.tolist() == [i // 10 for i in ids(rest)]
+        assert len(open_dataset(tmp_path / "d.npz", exclude=exclude, limit=80, seed=1)) == 70
+    with pytest.raises(DataError, match=r"has no example called 'cat\.png' to be left out; its first is 'row 0'"):
+        open_dataset(tmp_path / "d.npz", exclude=["row 3", "cat.png"])
+    with pytest.raises(DataError, match="nothing is left of its 100 examples"):
+        open_dataset(tmp_path / "d.npz", exclude=hundred.names())
+    with pytest.raises(DataError, match=r"none\.txt: cannot be read.*one example a line"):
+        open_dataset(tmp_path / "d.npz", exclude=tmp_path / "none.txt")
+
+
 def test_limit_and_seed(tmp_path: Path, hundred: Dataset) -> None:
     assert ids(open_dataset(tmp_path / "d.npz", limit=3)) == [0, 1, 2]
     assert ids(open_dataset(tmp_path / "d.npz", limit=3, seed=4)) == ids(hundred.sample(3, 4))

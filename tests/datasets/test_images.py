@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tqt_onnx.datasets import Dataset, open_dataset
-from tqt_onnx.datasets.preprocess import central_box
+from tqt_onnx.datasets import PREPROCESS, Dataset, open_dataset
+from tqt_onnx.datasets.geometry import central_box
 from tqt_onnx.ir import DataError
 
 
@@ -63,41 +65,6 @@ def test_loose_images_have_no_labels(tmp_path: Path) -> None:
     assert data.array()[:, 0, 0, 0].tolist() == [0, 1, 2]
 
 
-def test_csv_takes_the_first_column_of_integers_and_relative_files(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    for i in range(3):
-        picture(i).save(tmp_path / "pictures" / f"{i}.png")
-    lines = ["file,class_name,class_index_0_999", *(f"pictures/{i}.png,thing,{i * 7}" for i in (2, 0, 1))]
-    (tmp_path / "labels.csv").write_text("\ufeff" + "\r\n".join(lines) + "\r\n")
-    for source in (tmp_path, tmp_path / "labels.csv"):
-        data = open_dataset(source)
-        assert labels_of(data) == [14, 0, 7]
-        assert data.array()[:, 0, 0, 0].tolist() == [2, 0, 1]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "header and at least one line"),
-        ("file,label\n", "header and at least one line"),
-        ("file,number\na.png,1\n", "Received: columns file, number"),
-        ("file,label\na.png,cat\n", "'label' holds 'cat'"),
-        ("file,label\na.png,-1\n", "'label' holds '-1'"),
-        ("file,label\na.png,\n", "'label' holds ''"),
-        ("file,label\nb.png,1\n", "b.png: no such image"),
-        ("file,label\na.png,1\n./a.png,1\n", "listed twice"),
-        ("file,label\na.png\n", "columns of the header"),
-        ("file,label\n\udcff,1\n", "cannot be read as CSV"),
-    ],
-)
-def test_refused_csv(tmp_path: Path, text: str, message: str) -> None:
-    picture(1).save(tmp_path / "a.png")
-    (tmp_path / "l.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(DataError, match=message) as error:
-        open_dataset(tmp_path / "l.csv")
-    assert "\n" not in str(error.value)
-
-
 def test_refused_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
         open_dataset(tmp_path)
@@ -120,19 +87,26 @@ def test_an_image_of_the_right_size_is_untouched_others_are_cropped_and_resized(
 
 
 def test_boxes() -> None:
-    assert central_box(512, 256, (224, 224)) == (144, 16, 368, 240)  # shorter side 256, then the central 224 x 224
-    assert central_box(1024, 512, (224, 112)) == (400, 32, 624, 480)
-    assert central_box(1, 1, (9, 9)) == (0, 0, 1, 1)
-    assert central_box(1, 500, (9, 1)) == (0, 246, 1, 254)
+    assert central_box(512, 256, (224, 224), 0.875) == (144, 16, 368, 240)  # shorter side 256, then the central 224 x 224
+    assert central_box(1024, 512, (224, 112), 0.875) == (400, 32, 624, 480)
+    assert central_box(1, 1, (9, 9), 0.875) == (0, 0, 1, 1)
+    assert central_box(1, 500, (9, 1), 0.875) == (0, 246, 1, 254)
 
 
 def test_values_of_the_presets(tmp_path: Path) -> None:
     picture(255).save(tmp_path / "a.png")
-    pixel = {name: open_dataset(tmp_path, preprocess=name).array()[0, 0, 0] for name in ("none", "unit", "inception", "vgg")}
-    assert pixel["none"].tolist() == [255, 127, 7]
-    assert pixel["unit"].tolist() == (np.array([255, 127, 7], np.float32) / np.float32(255)).tolist()
-    assert pixel["inception"].tolist() == (np.array([255, 127, 7], np.float32) / np.float32(127.5) - 1).tolist()
-    assert pixel["vgg"].tolist() == (np.array([255, 127, 7], np.float32) - np.float32([123.68, 116.78, 103.94])).tolist()
+    pixel = {name: open_dataset(tmp_path, preprocess=name).array()[0, 0, 0].tolist() for name in PREPROCESS}
+    rgb = np.array([255, 127, 7], np.float32)
+    means = np.array([123.68, 116.78, 103.94], np.float32)
+    assert pixel == {
+        "none": [255, 127, 7],
+        "unit": (rgb / np.float32(255)).tolist(),
+        "signed_unit": (rgb / np.float32(127.5) - 1).tolist(),
+        "inception": (rgb / np.float32(127.5) - 1).tolist(),
+        "vgg": (rgb - means).tolist(),
+        "resnet_v1p5": (rgb - means).tolist(),
+        "darknet": (rgb / np.float32(255)).tolist(),
+    }
 
 
 def test_grey_palette_and_alpha(tmp_path: Path) -> None:
@@ -145,10 +119,46 @@ def test_grey_palette_and_alpha(tmp_path: Path) -> None:
     assert (grey.array() == 90).all()
 
 
-def test_sixteen_bit_images_are_refused(tmp_path: Path) -> None:
-    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / "a.png")
+def test_alpha_is_dropped_and_cmyk_converted(tmp_path: Path) -> None:
+    Image.new("RGBA", (4, 4), (10, 20, 30, 0)).save(tmp_path / "a.png")  # what lies under a transparent place counts
+    assert open_dataset(tmp_path).array()[0, 0, 0].tolist() == [10, 20, 30]
+    (tmp_path / "a.png").unlink()
+    Image.new("CMYK", (4, 4), (0, 255, 0, 0)).save(tmp_path / "b.jpg", quality=100)
+    red, green, blue = open_dataset(tmp_path).array()[0, 0, 0].tolist()
+    assert red > 250 and green < 5 and blue > 250
+
+
+def test_orientation_tags_are_ignored(tmp_path: Path) -> None:
+    turned = Image.new("RGB", (8, 4), (200, 0, 0))
+    tags = Image.Exif()
+    tags[0x0112] = 6  # to be shown turned by 90 degrees
+    turned.save(tmp_path / "a.jpg", exif=tags)
+    assert open_dataset(tmp_path).input_shape == (4, 8, 3)
+
+
+def sixteen_bit_png(channels: int) -> bytes:
+    """Pillow writes none in colour."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + np.full((4, channels), 40000, ">u2").tobytes() for _ in range(4))
+    header = struct.pack(">IIBBBBB", 4, 4, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_sixteen_bit_images_are_refused(tmp_path: Path, channels: int) -> None:
+    (tmp_path / "a.png").write_bytes(sixteen_bit_png(channels))
     with pytest.raises(DataError, match=r"a\.png.*8 bits a channel"):
         open_dataset(tmp_path).array()
+
+
+def test_a_zip_that_promises_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bomb = zip_of(tmp_path / "d.zip", {"a/0.png": encoded(picture(1)), "b/0.png": b"\0" * 100_000}, zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr("tqt_onnx.datasets.images._MAX_ENTRY", 50_000)
+    with pytest.raises(DataError, match=r"b/0\.png has 100000 bytes; images of at most 50000"):
+        open_dataset(bomb, input_shape=(4, 4, 3)).array()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -174,6 +184,16 @@ def test_damaged_zips(tmp_path: Path) -> None:
     (tmp_path / "flipped.zip").write_bytes(flipped)
     with pytest.raises(DataError, match=r"a/0\.png"):
         open_dataset(tmp_path / "flipped.zip", input_shape=(4, 4, 3)).array()
+
+
+def test_damaged_compression(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 4, (64, 64, 3), dtype=np.uint8)
+    bitmap = encoded(Image.fromarray(rows), "BMP")
+    content = bytearray(zip_of(tmp_path / "d.zip", {"a/0.bmp": bitmap, "b/0.bmp": bitmap}, zipfile.ZIP_DEFLATED).read_bytes())
+    content[50:80] = b"\xff" * 30
+    (tmp_path / "d.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"a/0\.bmp cannot be read"):
+        open_dataset(tmp_path / "d.zip", input_shape=(4, 4, 3)).array()
 
 
 def test_sizes_must_agree_without_an_input_shape(tmp_path: Path) -> None:

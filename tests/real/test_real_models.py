@@ -41,7 +41,7 @@ def examples(data: Path, model: Any, count: int, seed: int = 0) -> np.ndarray[An
     shape = tuple(int(dim) for dim in list(model.graph.inputs[0].shape)[1:])
     cifar = shape == (32, 32, 3)
     source = data / "images" / ("cifar10_train.zip" if cifar else "imagenet")
-    preset = "none" if cifar else "inception"
+    preset = "none" if cifar else "signed_unit"
     array: np.ndarray[Any, Any] = tqt_onnx.open_dataset(
         source, input_shape=shape, preprocess=preset, limit=count, seed=seed
     ).array()
