@@ -1,4 +1,4 @@
-"""Which layers float32 does not compute exactly: the static bound of X1, sign-aware, from the integer weights."""
+"""Which layers and products float32 does not compute exactly: the static bound of X1, sign-aware, from the integer weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXACT = 1 << 24
 
 
 def wide_steps(program: Program, graph: QuantizerGraph, weights: Mapping[str, npt.NDArray[np.float32]]) -> frozenset[str]:
-    """Names of the compute layers that must run in float64 to be exact (X2).
+    """Names of the compute layers and products that must run in float64 to be exact (X2).
 
     Args:
         program: the graph.
@@ -30,6 +30,8 @@ def wide_steps(program: Program, graph: QuantizerGraph, weights: Mapping[str, np
     wide = set()
     for step in program.steps:
         if step.op in COMPUTE and _bound(step, quantizers, ranges, weights) > EXACT:
+            wide.add(step.name)
+        if step.op == "Mul" and _product_bound(step, quantizers, ranges) > EXACT:
             wide.add(step.name)
         _carry(step, program, quantizers, ranges)
     return frozenset(wide)
@@ -83,6 +85,18 @@ def _bound(
     if bias in quantizers and bias in weights:
         bound = bound + np.abs(_integers(weights[bias], quantizers[bias]))
     return int(bound.max(initial=0))
+
+
+def _product_bound(step: Step, quantizers: Mapping[str, Quantizer], ranges: Mapping[str, tuple[int, int]]) -> int:
+    """Largest magnitude of a product of two quantized values (L3), in units of its scale; 0 where it is float."""
+    bound = 1
+    for index in range(len(step.inputs)):
+        name = step.input(index)
+        if name not in ranges and name not in quantizers:
+            return 0
+        low, high = ranges[name] if name in ranges else (quantizers[name].lower, quantizers[name].upper)
+        bound *= max(-low, high)
+    return bound
 
 
 def _integers(array: npt.NDArray[np.float32], quantizer: Quantizer) -> npt.NDArray[Any]:

@@ -168,5 +168,7 @@ def _weight(name: str, value: onnx_ir.Value) -> Weight:
 
 
 def _is_fixed(node: onnx_ir.Node, index: int) -> bool:
-    """Reciprocals of pools and moving statistics are no gradient's business."""
-    return node.metadata_props.get(ROLE_KEY) == "reciprocal" or (node.op_type == "BatchNormalization" and index in {3, 4})
+    """Reciprocals of pools, slopes of leaky relus and moving statistics are no gradient's business."""
+    return node.metadata_props.get(ROLE_KEY) in {"reciprocal", "slope"} or (
+        node.op_type == "BatchNormalization" and index in {3, 4}
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import onnx_ir
 
 from ..ir import Quantizer, QuantizerGraph, UsageError
-from .decisions import METHODS, WEIGHT_METHODS, GroupStatistics, decide_constants
+from ..kernels.percentile import PERCENTILE
+from .decisions import METHODS, WEIGHT_METHODS, GroupStatistics, check_constant, decide_constants
 from .engine import Engine, cores
 from .feeds import Batches
 from .parallel import Progress, float_pass
@@ -22,7 +24,9 @@ def calibrate(
     *,
     method: str = "mse",
     weight_method: str = "mse",
+    percentile: float = PERCENTILE,
     parallel: bool = False,
+    given: Mapping[str, float] | None = None,
     floors: Mapping[str, float] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -36,20 +40,24 @@ def calibrate(
         model: the lowered float graph; it is not changed.
         graph: the quantizers annotated on it; exponents it may already have are not looked at.
         batches: gives a fresh iterator of `{input name: array}` each time; called once, for `klj` in parallel mode twice,
-            and once or twice more for each share group that contains its own ancestor (see `sequential`).
-            Large batches are cut where the batch dimension is dynamic.
-        method: `mse` (smallest squared error), `max`, or `klj` (the paper's search).
+            and once or twice more for each share group that contains its own ancestor (see `sequential`); not at all where
+            nothing is left to measure. Large batches are cut where the batch dimension is dynamic.
+        method: `mse` (smallest squared error), `max`, `percentile`, or `klj` (the paper's search).
         weight_method: `mse`, or `max` as in the paper's static mode (C1).
+        percentile: for that method, how many percent of a tensor's magnitudes must not saturate; 100 is `max`.
         parallel: one pass of float statistics instead of the sequential walk, which measures each tensor with everything
             upstream of it quantized (C4).
-        floors: `{share group: log2_t}`: thresholds of constants that must not be smaller, whatever the method says.
+        given: `{share group: log2_t}`: thresholds known beforehand, of activations, weights or biases. These groups are not
+            measured and come back as given, except for `floors`; what lies downstream is measured on their scales.
+        floors: `{share group: log2_t}`: thresholds of constants, and given ones, that must not be smaller, whatever the
+            method or `given` says: they keep a bias within its integers (L11), without which the numbers are wrong.
         progress: called as `progress(done, total, what)`; a total of 0 means that it is not known.
 
     Returns:
         `{group: log2_t}`, in the order of `graph.groups()`.
 
     Raises:
-        UsageError: an unknown method, or no room for temporary files.
+        UsageError: an unknown method or group, a percentage or threshold that is none, or no room for temporary files.
         DataError: data that are empty, misnamed or of the wrong shape or dtype; NaN or infinity in data, a constant or an
             activation.
         ModelError: a quantizer on a value that the model does not have.
@@ -62,7 +70,9 @@ def calibrate(
         Engine(model),
         method=method,
         weight_method=weight_method,
+        percentile=percentile,
         parallel=parallel,
+        given=given,
         floors=floors,
         progress=progress,
     )[0]
@@ -76,29 +86,36 @@ def run(
     *,
     method: str,
     weight_method: str = "mse",
+    percentile: float = PERCENTILE,
     parallel: bool,
+    given: Mapping[str, float] | None = None,
     floors: Mapping[str, float] | None = None,
     progress: Progress | None,
 ) -> tuple[dict[str, float], Walk | None]:
-    """`calibrate` with an engine of the caller's; also returns the finished walk, None in parallel mode."""
-    if method not in METHODS:
-        raise UsageError(f"method must be one of {', '.join(METHODS)}. Received: {method!r}")
-    if weight_method not in WEIGHT_METHODS:
-        raise UsageError(f"weight method must be one of {', '.join(WEIGHT_METHODS)}. Received: {weight_method!r}")
+    """`calibrate` with an engine of the caller's; also returns the finished walk, None where there was none."""
+    given, floors = given or {}, floors or {}
+    _check_options(graph, method, weight_method, percentile, given)
     values = sites(model, graph)
+    for name, value in values.items():
+        if value.is_initializer():
+            check_constant(name, constant_array(value))
     fixed: dict[str, float] = {}
     measured: dict[str, GroupStatistics] = {}
     by_value: dict[str, GroupStatistics] = {}
     for name, members in graph.groups().items():
-        if all(values[member.value].is_initializer() for member in members):
+        if name in given:
+            fixed[name] = max(float(given[name]), floors.get(name, -math.inf))
+        elif all(values[member.value].is_initializer() for member in members):
             decided = decide_constants(members, [constant_array(values[member.value]) for member in members], weight_method)
-            fixed[name] = max(decided, (floors or {}).get(name, decided))
+            fixed[name] = max(decided, floors.get(name, decided))
         else:
-            measured[name] = GroupStatistics(members, method, cores())
+            measured[name] = GroupStatistics(members, method, cores(), percentile)
             by_value.update(dict.fromkeys((member.value for member in members), measured[name]))
             feed_constants(measured[name], values)
     walk = None
-    if parallel:
+    if not measured:
+        pass  # the data are not even opened
+    elif parallel:
         computed = [values[quantizer.value] for quantizer in graph.quantizers if _is_measured(quantizer, values, by_value)]
         float_pass(model, engine, by_value, computed, batches, progress)
         again = [group for group in measured.values() if group.rule.second is not None]
@@ -114,6 +131,21 @@ def run(
         walk.run(batches, progress)
     thresholds = fixed | {name: group.threshold for name, group in measured.items() if group.threshold is not None}
     return {name: thresholds[name] for name in graph.groups()}, walk
+
+
+def _check_options(graph: QuantizerGraph, method: str, weight_method: str, percentile: float, given: Mapping[str, float]) -> None:
+    if method not in METHODS:
+        raise UsageError(f"method must be one of {', '.join(METHODS)}. Received: {method!r}")
+    if weight_method not in WEIGHT_METHODS:
+        raise UsageError(f"weight method must be one of {', '.join(WEIGHT_METHODS)}. Received: {weight_method!r}")
+    if not 0 < percentile <= 100:
+        raise UsageError(f"percentile must be above 0 and at most 100. Received: {percentile!r}")
+    groups = graph.groups()
+    for name, log2_t in given.items():
+        if name not in groups:
+            raise UsageError(f"a threshold is given for {name!r}; a share group with a threshold of its own is expected (S)")
+        if not math.isfinite(log2_t):
+            raise UsageError(f"share group {name!r}: a finite log2 threshold is expected. Received: {log2_t!r}")
 
 
 def _is_measured(quantizer: Quantizer, values: dict[str, onnx_ir.Value], by_value: dict[str, GroupStatistics]) -> bool:

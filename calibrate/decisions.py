@@ -13,11 +13,12 @@ import numpy.typing as npt
 from ..ir import DataError, ModelError, Quantizer
 from ..kernels.histogram import MagnitudeHistogram, PowerOfTwoHistogram, Range
 from ..kernels.klj import klj_histogram, klj_log2
+from ..kernels.percentile import PERCENTILE, FloatHistogram, percentile_log2
 from ..kernels.thresholds import ZERO_LOG2, max_log2, mse_log2, weight_log2, weight_mse_log2
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["mse", "max", "klj"]
+Method = Literal["mse", "max", "klj", "percentile"]
 
 
 @dataclass(frozen=True)
@@ -25,21 +26,23 @@ class Rule:
     """One calibration method.
 
     Attributes:
-        first: makes the statistics of the first pass.
+        first: makes the statistics of the first pass, for that sign.
         second: makes those of a second pass out of the first one's, or None where one pass is enough.
-        decide: `log2 t` from the last pass's statistics, bits and sign.
+        decide: `log2 t` from the last pass's statistics, bits, sign and percentage (which only one method looks at).
     """
 
-    first: Callable[[], Range]
+    first: Callable[[bool], Range]
     second: Callable[[Range, bool], MagnitudeHistogram] | None
-    decide: Callable[[Any, int, bool], float]
+    decide: Callable[[Any, int, bool, float], float]
 
 
 METHODS: Final[dict[str, Rule]] = {
-    "mse": Rule(PowerOfTwoHistogram, None, mse_log2),
-    "max": Rule(Range, None, lambda seen, _, signed: max_log2(seen, signed)),
-    "klj": Rule(Range, klj_histogram, klj_log2),
+    "mse": Rule(lambda _: PowerOfTwoHistogram(), None, lambda seen, bits, signed, _: mse_log2(seen, bits, signed)),
+    "max": Rule(lambda _: Range(), None, lambda seen, _bits, signed, _: max_log2(seen, signed)),
+    "klj": Rule(lambda _: Range(), klj_histogram, lambda seen, bits, signed, _: klj_log2(seen, bits, signed)),
+    "percentile": Rule(FloatHistogram, None, lambda seen, _bits, _signed, percentage: percentile_log2(seen, percentage)),
 }
+"""How thresholds of activations are decided (C2)."""
 
 
 WEIGHT_METHODS: Final[dict[str, Callable[[npt.NDArray[Any], int, bool], float]]] = {
@@ -66,14 +69,14 @@ class GroupStatistics:
         threshold: `log2 t` once decided.
     """
 
-    def __init__(self, members: Sequence[Quantizer], method: str, workers: int) -> None:
+    def __init__(self, members: Sequence[Quantizer], method: str, workers: int, percentile: float = PERCENTILE) -> None:
         self.members = tuple(members)
         self.rule = rule_for(members, method)
         self.threshold: float | None = None
         self._workers = workers
-        self._measured: set[str] = set()
-        self._current: dict[str, list[Any]] = {m.value: [self.rule.first() for _ in range(workers)] for m in members}
-        self.second_pass = False
+        self._percentile = percentile
+        signed = members[0].signed
+        self._current: dict[str, list[Any]] = {m.value: [self.rule.first(signed) for _ in range(workers)] for m in members}
 
     def update(self, value: str, array: npt.NDArray[Any], worker: int = 0) -> None:
         """Takes in one batch of a member, in the current pass.
@@ -82,12 +85,7 @@ class GroupStatistics:
             DataError: a NaN or an infinity (Q6).
             ModelError: not float32.
         """
-        if array.dtype != np.float32:
-            raise ModelError(f"tensor {value!r}: float32 is expected where a quantizer sits. Received: {array.dtype}")
-        try:
-            self._current[value][worker].update(array)
-        except ValueError as error:
-            raise DataError(f"tensor {value!r}: finite numbers are expected (Q6). Received: {error}") from None
+        take_in(self._current[value][worker], value, array)
 
     def begin_second_pass(self) -> None:
         """Closes the first pass: the second one's statistics need the range and count of all members."""
@@ -96,14 +94,13 @@ class GroupStatistics:
         self._warn_if_zero(seen)
         for value in self._current:
             self._current[value] = [self.rule.second(seen, signed) for _ in range(self._workers)]
-        self.second_pass = True
 
     def decide(self) -> float:
         """`log2 t` of the group; the statistics are dropped."""
         seen = self._merged()
         if isinstance(seen, Range):
             self._warn_if_zero(seen)
-        self.threshold = self.rule.decide(seen, self.members[0].bits, self.members[0].signed)
+        self.threshold = self.rule.decide(seen, self.members[0].bits, self.members[0].signed, self._percentile)
         self._current = {}
         logger.debug("group %s: log2 t = %s", self.members[0].group, self.threshold)
         return self.threshold
@@ -122,15 +119,14 @@ class GroupStatistics:
 def decide_constants(members: Sequence[Quantizer], arrays: Sequence[npt.NDArray[Any]], method: str) -> float:
     """`log2 t` of a group that holds nothing but constants, by a row of `WEIGHT_METHODS`; a lone bias takes its maximum.
 
-    Raises:
-        DataError: a NaN or an infinity in a constant (Q6).
+    Args:
+        members: the group's quantizers.
+        arrays: their finite contents, in the same order.
+        method: for weights and reciprocals.
     """
     together = np.concatenate([np.asarray(array, np.float32).reshape(-1) for array in arrays])
     names = [member.value for member in members]
     bits, signed = members[0].bits, members[0].signed
-    if not np.isfinite(together).all():
-        culprit = next(name for name, array in zip(names, arrays, strict=True) if not np.isfinite(array).all())
-        raise DataError(f"constant {culprit!r}: finite numbers are expected (Q6). Received: NaN or infinity")
     seen = Range()
     seen.update(together)
     if seen.magnitude(signed) == 0:
@@ -139,6 +135,31 @@ def decide_constants(members: Sequence[Quantizer], arrays: Sequence[npt.NDArray[
     if any(member.role == "bias" for member in members):
         return max_log2(seen, signed)
     return WEIGHT_METHODS[method](together, bits, signed)
+
+
+def take_in(statistics: Range | MagnitudeHistogram, value: str, array: npt.NDArray[Any]) -> None:
+    """Adds one batch of a tensor to its statistics; with a plain `Range`, checks a tensor that is not measured.
+
+    Raises:
+        DataError: a NaN or an infinity (Q6).
+        ModelError: not float32.
+    """
+    if array.dtype != np.float32:
+        raise ModelError(f"tensor {value!r}: float32 is expected where a quantizer sits. Received: {array.dtype}")
+    try:
+        statistics.update(array)
+    except ValueError as error:
+        raise DataError(f"tensor {value!r}: finite numbers are expected (Q6). Received: {error}") from None
+
+
+def check_constant(name: str, array: npt.NDArray[Any]) -> None:
+    """Refuses a NaN or an infinity in a constant that has a quantizer (Q6), whether or not it is measured.
+
+    Raises:
+        DataError: naming the constant.
+    """
+    if not np.isfinite(array).all():
+        raise DataError(f"constant {name!r}: finite numbers are expected (Q6). Received: NaN or infinity")
 
 
 def warn_zero(names: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ carried: one quantized MaxPool read by two convolutions). Nodes that no quantize
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir
@@ -73,6 +73,22 @@ def split(model: onnx_ir.Model, quantizers: Mapping[str, Quantizer]) -> list[Seg
     return [_segment(members[last], last, owner, quantizers) for last in nodes if owner.get(last) is last]
 
 
+def needed_segments(segments: Sequence[Segment], measured: Container[str]) -> list[Segment]:
+    """The segments that compute a measured value or lead to one, in order; the others would be run for nothing.
+
+    Args:
+        segments: as `split` gives them.
+        measured: names of values.
+    """
+    wanted: set[onnx_ir.Value] = set()
+    needed = []
+    for segment in reversed(segments):
+        if any(value in wanted or value.name in measured for value in segment.outputs):
+            needed.append(segment)
+            wanted.update(segment.inputs)
+    return needed[::-1]
+
+
 def _segment(
     nodes: Sequence[onnx_ir.Node],
     last: onnx_ir.Node,
@@ -92,6 +108,24 @@ def _segment(
         outputs=tuple(outputs),
         constants=tuple(value for value in read if value.is_initializer() and value.name in quantizers),
     )
+
+
+def multiples(model: onnx_ir.Model, quantizers: Mapping[str, Quantizer]) -> dict[str, list[tuple[str, onnx_ir.Value]]]:
+    """Value -> the products with a constant that share its threshold, with that constant: `a * x` of a leaky relu (L3).
+
+    What is known of the value tells everything about them, so the walk need not compute them before the group is decided.
+    """
+    found: dict[str, list[tuple[str, onnx_ir.Value]]] = {}
+    for node in model.graph:
+        if node.op_type != "Mul":
+            continue
+        product = quantizers.get(name_of(node.outputs[0]))
+        for source, factor in (tuple(node.inputs), tuple(reversed(node.inputs))):
+            own = quantizers.get(name_of(source))
+            if own is None or product is None or own.group != product.group or factor is None or not factor.is_initializer():
+                continue
+            found.setdefault(own.value, []).append((product.value, factor))
+    return found
 
 
 def carried_quantizer(value: onnx_ir.Value, quantizers: Mapping[str, Quantizer]) -> Quantizer | None:

@@ -12,11 +12,12 @@ data, as in the parallel mode; later they are quantized on the scale so decided.
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,18 +25,18 @@ import onnx_ir
 
 from ..ir import ModelError, Quantizer, QuantizerGraph, name_of
 from ..kernels import fixed_point
-from .decisions import GroupStatistics
+from ..kernels.histogram import Range
+from .decisions import GroupStatistics, take_in
 from .engine import Engine, Session, cores, rows_for
 from .feeds import Batches, checked_feeds
 from .forward import integers, reals, storage
 from .parallel import Progress, float_pass
-from .segments import Segment, carried_quantizer, sites, split
+from .segments import Segment, carried_quantizer, multiples, needed_segments, sites, split
 from .spill import Spill, SpillAccount
+from .threads import ahead, in_turns
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-U = TypeVar("U")
 Array = npt.NDArray[Any]
 
 
@@ -52,7 +53,7 @@ class Walk:
         model: onnx_ir.Model,
         graph: QuantizerGraph,
         statistics: Mapping[str, GroupStatistics],
-        constant_thresholds: Mapping[str, float],
+        known_thresholds: Mapping[str, float],
         engine: Engine,
     ) -> None:
         """Prepares the walk.
@@ -60,8 +61,8 @@ class Walk:
         Args:
             model: lowered float graph.
             graph: its quantizers.
-            statistics: by value name, for the members of all groups that hold activations.
-            constant_thresholds: `{group: log2_t}` of all groups that hold constants alone.
+            statistics: by value name, for the members of all groups that are measured.
+            known_thresholds: `{group: log2_t}` of all other groups: constants, and what is given.
             engine: runs the segments.
         """
         self.account = SpillAccount()
@@ -76,13 +77,17 @@ class Walk:
                 self._derived[source].append(quantizer.value)
         self._model, self._engine, self._statistics = model, engine, statistics
         self._sites = sites(model, graph)
-        self._segments = split(model, self.quantizers)
+        self._segments = needed_segments(split(model, self.quantizers), statistics)
         self._readers = Counter(name_of(value) for segment in self._segments for value in segment.inputs)
         self._spills: dict[str, Spill] = {}
         self._grids: dict[str, Quantizer] = {}  # of spilled values that are integers
         self._measured: set[str] = set()
-        for group, threshold in constant_thresholds.items():
+        for group, threshold in known_thresholds.items():
             self._set_exponents(group, threshold)
+        self._multiples = {
+            name: [(product, self._quantized_constant(factor)) for product, factor in products]
+            for name, products in multiples(model, self.quantizers).items()
+        }
 
     def run(self, batches: Batches, progress: Progress | None) -> None:
         """Walks; afterwards every group of `statistics` has its threshold."""
@@ -130,36 +135,39 @@ class Walk:
         def feed(batch: tuple[Array, ...]) -> dict[str, Array]:
             return {name: self._real(name, array) for name, array in zip(names, batch, strict=True)}
 
-        self._consume(segment, session, self._ahead(feed, zip(*spills, strict=True)))
+        self._consume(segment, session, ahead(self._threads, feed, zip(*spills, strict=True)))
         for name in names:
             self._readers[name] -= 1
             self._close_if_read(name)
         for value in segment.outputs:
             if name_of(value) in self._statistics:
-                self._measured.add(name_of(value))
+                self._measured.update([name_of(value), *(product for product, _ in self._multiples.get(name_of(value), ()))])
         for group in dict.fromkeys(self._statistics[name_of(v)] for v in segment.outputs if name_of(v) in self._statistics):
             if group.threshold is None and not self._missing(group):
                 self._decide(group, [])
 
     def _consume(self, segment: Segment, session: Session, feeds: Iterable[dict[str, Array]]) -> None:
-        """Runs all batches; what is measured is measured in threads while the next batch runs."""
-        workers = cores()
-        busy: deque[Future[None]] = deque()
-        for index, feed in enumerate(feeds):
-            results = session.run(feed)
-            if len(busy) == workers:  # worker `index % workers` must be free: its statistics are not shared
-                busy.popleft().result()
-            busy.append(self._threads.submit(self._measure, segment, results, index % workers))
-            for value in segment.outputs:
-                self._keep(value, results[name_of(value)])
-        for future in busy:
-            future.result()
+        """Runs all batches; what is measured is measured in threads while it is spilled and the next batch runs."""
+
+        def outputs() -> Iterator[dict[str, Array]]:
+            for feed in feeds:
+                results = session.run(feed)
+                yield results
+                for value in segment.outputs:
+                    self._keep(value, results[name_of(value)])
+
+        in_turns(self._threads, partial(self._measure, segment), outputs())
 
     def _measure(self, segment: Segment, results: Mapping[str, Array], worker: int) -> None:
         for value in segment.outputs:
-            group = self._statistics.get(name_of(value))
+            name = name_of(value)
+            group = self._statistics.get(name)
             if group is not None and group.threshold is None:
-                group.update(name_of(value), results[name_of(value)], worker)
+                group.update(name, results[name], worker)
+                for product, factor in self._multiples.get(name, ()):
+                    group.update(product, results[name] * factor, worker)
+            elif name in self.quantizers:
+                take_in(Range(), name, results[name])  # a given threshold, or a cycle's: a NaN would become an integer
 
     def _keep(self, value: onnx_ir.Value, array: Array) -> None:
         """Spills one batch of an output: as integers where its grid is known, else as it is."""
@@ -185,14 +193,14 @@ class Walk:
 
     def _constants(self, segment: Segment) -> dict[str, Array]:
         """The quantized constants a segment reads, as floats (a derived 32-bit bias too)."""
-        found: dict[str, Array] = {}
-        for value in segment.constants:
-            quantizer = self.quantizers[name_of(value)]
-            array = constant_array(value)
-            found[name_of(value)] = fixed_point.fake_quantize(
-                array, quantizer.decided_exponent, quantizer.bits, quantizer.signed, quantizer.upper
-            )
-        return found
+        return {name_of(value): self._quantized_constant(value) for value in segment.constants}
+
+    def _quantized_constant(self, value: onnx_ir.Value) -> Array:
+        """A constant on its grid, or as it is where it has no quantizer."""
+        array, quantizer = constant_array(value), self.quantizers.get(name_of(value))
+        if quantizer is None:
+            return array
+        return fixed_point.fake_quantize(array, quantizer.decided_exponent, quantizer.bits, quantizer.signed, quantizer.upper)
 
     def _missing(self, group: GroupStatistics) -> list[onnx_ir.Value]:
         """Members of a group that are computed and have not been measured yet."""
@@ -206,8 +214,7 @@ class Walk:
             group.begin_second_pass()
             feed_constants(group, self._sites)
             for name in spilled:
-                for batch in self._spills[name]:
-                    group.update(name, batch)
+                in_turns(self._threads, partial(group.update, name), self._spills[name])
             if missing and batches is not None:
                 float_pass(self._model, self._engine, self._statistics, missing, batches)
         self._set_exponents(group.members[0].group, group.decide())
@@ -222,7 +229,7 @@ class Walk:
         self._spills[name] = spill
         self._grids[name] = quantizer
         try:
-            for batch in self._ahead(lambda array: integers(array, quantizer), floats):
+            for batch in ahead(self._threads, lambda array: integers(array, quantizer), floats):
                 spill.append(batch)
         finally:
             floats.close()
@@ -258,16 +265,6 @@ class Walk:
     def _close_if_read(self, name: str) -> None:
         if not self._readers[name] and name in self._spills:
             self._spills.pop(name).close()
-
-    def _ahead(self, function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-        """`map` in threads, in order, at most `cores` items ahead of the reader."""
-        busy: deque[Future[U]] = deque()
-        for item in items:
-            if len(busy) == cores():
-                yield busy.popleft().result()
-            busy.append(self._threads.submit(function, item))
-        while busy:
-            yield busy.popleft().result()
 
 
 def feed_constants(group: GroupStatistics, values: Mapping[str, onnx_ir.Value]) -> None:

@@ -7,33 +7,63 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, data_options, names
+from .options import FILE, JsonOutput, data_options, json_option, names
 
 
 @click.command()
 @click.argument("model", type=FILE)
-@click.option("--data", required=True, type=FILE, help="Inputs to run.")
+@click.option("--data", type=FILE, help="Inputs to run. With --require-certificate none are needed.")
 @click.option("--engines", default="oracle,ort", show_default=True, help="Of oracle, ort, tf; tf loads TensorFlow.")
 @click.option(
     "--copy", "copies", multiple=True, metavar="ENGINE=FILE", help="Run ENGINE (oracle, ort, ort-optimized, tf) on another file."
 )
+@click.option("--float", "float_model", type=FILE, help="The float model that was quantized: measure the noise of every tensor.")
+@click.option("--require-certificate", is_flag=True, help="Exit with 1 if any layer has no certificate, and list those.")
 @data_options
+@json_option
 def check(
-    model: Path, data: Path, engines: str, copies: Sequence[str], preprocess: str, limit: int | None, seed: int | None
+    model: Path,
+    data: Path | None,
+    engines: str,
+    copies: Sequence[str],
+    float_model: Path | None,
+    require_certificate: bool,
+    preprocess: str,
+    limit: int | None,
+    seed: int | None,
+    exclude: Path | None,
+    as_json: str | None,
 ) -> int:
     """Do all engines compute the same integers for a quantized MODEL? Exit status 1 if not."""
-    from ..ir import load
+    from ..ir import UsageError, load
     from ..report import progress_bar
     from ..verbs.check import check as run
-    from ..verbs.show import show_check
+    from ..verbs.show import show_check, show_missing_certificates
 
+    if data is None and not require_certificate:
+        raise UsageError("--data is expected; only certificates (--require-certificate) need none")
+    report = JsonOutput(as_json)
     own = {engine: load(path) for engine, path in _copies(copies).items()}
     with progress_bar() as progress:
         result = run(
-            model, data, engines=names(engines) or (), copies=own, preprocess=preprocess, limit=limit, seed=seed, progress=progress
+            model,
+            data,
+            engines=names(engines) or (),
+            copies=own,
+            float_model=float_model,
+            preprocess=preprocess,
+            limit=limit,
+            seed=seed,
+            exclude=exclude,
+            progress=progress,
         )
-    show_check(result)
-    return 0 if result.ok else 1
+    report.write(result)
+    if not report.instead:
+        show_check(result)
+        if require_certificate:
+            show_missing_certificates(result)
+    refused = require_certificate and bool(result.without_certificate)
+    return 1 if refused or (data is not None and not result.ok) else 0
 
 
 def _copies(texts: Sequence[str]) -> dict[str, str]:

@@ -7,13 +7,19 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, JsonOutput, data_options, json_option
+from .options import FILE, JsonOutput, data_options, json_option, numbers
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=FILE)
 @click.option("--data", required=True, type=FILE, help="Labelled images or arrays.")
-@click.option("--label-offset", type=int, default=0, show_default=True, help="Output index of class 0 (1 with a background class).")
+@click.option(
+    "--label-offset",
+    default="0",
+    show_default=True,
+    metavar="N[,N...]",
+    help="Output index of class 0 (1 with a background class): one number for all models, or one for each.",
+)
 @click.option(
     "--min-accuracy", type=click.FloatRange(0, 1), help="Exit with 1 if the last model's top-1 is below this share (0 to 1)."
 )
@@ -22,11 +28,12 @@ from .options import FILE, JsonOutput, data_options, json_option
 def evaluate(
     models: Sequence[Path],
     data: Path,
-    label_offset: int,
+    label_offset: str,
     min_accuracy: float | None,
     preprocess: str,
     limit: int | None,
     seed: int | None,
+    exclude: Path | None,
     as_json: str | None,
 ) -> int:
     """Top-1 and top-5 of one or more MODELS (.onnx) on the same images, compared with the first."""
@@ -43,9 +50,10 @@ def evaluate(
             {str(path): path for path in models},
             data,
             preprocess=preprocess,
-            label_offset=label_offset,
+            label_offset=numbers(label_offset, "--label-offset") or 0,
             limit=limit,
             seed=seed,
+            exclude=exclude,
             labelled=min_accuracy is not None,
             progress=progress,
         )

@@ -35,6 +35,7 @@ def graffitize(
     preprocess: str,
     limit: int | None,
     seed: int | None,
+    exclude: Path | None,
 ) -> int:
     """A Graffitist command, as it was typed there.
 
@@ -62,6 +63,7 @@ def graffitize(
             preprocess=preprocess,
             limit=limit,
             seed=seed,
+            exclude=exclude,
             progress=progress,
         )
     if result.ok:

@@ -39,6 +39,7 @@ data_options = together(
     click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images."),
     click.option("--limit", type=click.IntRange(min=1), help="Use at most so many examples."),
     click.option("--seed", type=SEED, help="Draw the examples at random with this seed; without it, in order."),
+    click.option("--exclude", type=FILE, help="Leave out what this file names, one to a line (as calibration-set --list)."),
 )
 output_options = together(
     click.option("-o", "--output", type=FILE, required=True, help="File to write."),

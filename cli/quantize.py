@@ -46,6 +46,7 @@ def quantize(
     preprocess: str,
     limit: int | None,
     seed: int | None,
+    exclude: Path | None,
     strict: bool,
     as_json: str | None,
     **bits: Any,
@@ -74,6 +75,7 @@ def quantize(
             preprocess=preprocess,
             limit=limit,
             seed=seed,
+            exclude=exclude,
             progress=progress,
         )
     refused = strict and bool(result.float_layers)

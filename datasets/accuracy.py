@@ -118,7 +118,7 @@ class AccuracyResult:
     agree: tuple[tuple[int, ...], ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as dictionaries, lists, numbers and strings; `docs/results.md` says what each field means."""
+        """Everything as dictionaries, lists, numbers and strings; `docs/json.md` says what each field means."""
         models = [
             {
                 "name": model.name,

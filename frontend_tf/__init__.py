@@ -1,6 +1,6 @@
 """Any TensorFlow source -> one frozen inference graph -> ONNX with its batch norms still in it.
 
-frozen = load("net.pb")        # or .keras, .h5, a live keras.Model
+frozen = load("net.pb")        # or .meta, SavedModel, checkpoint folder, .keras, .h5, a live keras.Model, a tf.function
 model = to_onnx(frozen)        # onnx_ir.Model, opset 21, dynamic batch
 frozen.run({"input": x})       # what TensorFlow computes: the reference for the conversion
 """

@@ -23,10 +23,13 @@ from tf2onnx.optimizer.upsample_optimizer import UpsampleOptimizer
 from ..ir import UnsupportedError
 from .finish import finish
 from .frozen import FrozenGraph
-from .nodes import node_of
+from .nodes import data_inputs, node_of, tensor_name
 from .quiet import quiet
 from .raise_batch_norm import raise_batch_norm
+from .ranges import record_ranges
+from .rewrites import CONVERSION, apply
 from .sources import Sources
+from .surgery import Surgery
 
 _TF2ONNX_OPSET: Final = 18
 """The newest one tf2onnx writes."""
@@ -75,9 +78,13 @@ def to_onnx(frozen: FrozenGraph) -> onnx_ir.Model:
         ModelError: the result is not valid ONNX.
     """
     _check_inputs(frozen)
-    graph_def = raise_batch_norm(frozen.graph_def, tuple(frozen.output_tensors.values()))
+    surgery = Surgery(frozen.name, frozen.graph_def)
+    apply(CONVERSION, surgery)
+    graph_def = raise_batch_norm(surgery.result(), tuple(frozen.output_tensors.values()))
     proto = _tf2onnx(graph_def, frozen)
-    return finish(proto, frozen.name, Sources(frozen.graph_def), frozen.inputs)
+    model = finish(proto, frozen.name, Sources(frozen.graph_def), frozen.inputs)
+    record_ranges(model, frozen.ranges)
+    return model
 
 
 def _check_inputs(frozen: FrozenGraph) -> None:
@@ -85,10 +92,18 @@ def _check_inputs(frozen: FrozenGraph) -> None:
     for name, tensor in frozen.input_tensors.items():
         found = types.get(node_of(tensor), tf.float32)
         if found != tf.float32:
-            raise UnsupportedError(
-                f"{frozen.name}: input {name!r}: float32 is expected; a network that takes images as {found.name} and converts "
-                f"them itself is to be cut behind that (inputs of a frozen graph can be named). Received: {found.name}"
-            )
+            cast = _cast_behind(frozen, tensor)
+            way_out = f"give {cast!r}, where it becomes float32, as the input" if cast else "give a tensor behind it as the input"
+            raise UnsupportedError(f"{frozen.name}: input {name!r}: float32 is expected; {way_out}. Received: {found.name}")
+
+
+def _cast_behind(frozen: FrozenGraph, tensor: str) -> str | None:
+    """The one node that turns an input into float32, where nothing else reads the input."""
+    readers = [node for node in frozen.graph_def.node if any(tensor_name(read) == tensor for read in data_inputs(node))]
+    one = readers[0] if len(readers) == 1 else None
+    if one is None or one.op not in ("Cast", "Identity", "Reshape", "ExpandDims", "Transpose"):
+        return None
+    return str(one.name) if one.op == "Cast" and one.attr["DstT"].type == tf.float32 else _cast_behind(frozen, f"{one.name}:0")
 
 
 def _tf2onnx(graph_def: Any, frozen: FrozenGraph) -> onnx.ModelProto:

@@ -1,30 +1,25 @@
-"""Frozen graphs: reading a binary GraphDef, finding its ends, and cutting out what lies between them."""
+"""Frozen graphs: reading a binary GraphDef, making an inference graph of it, and cutting out what lies between its ends."""
 
 from __future__ import annotations
 
-import difflib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
 
 import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
 
-from ..ir import ModelError, UnsupportedError
+from ..ir import ModelError
+from .cut import cut, import_graph, placeholder_names
+from .ends import PLACEHOLDERS, component_shape, find_inputs, find_outputs, resolve
 from .free_batch import free_batch
 from .frozen import FrozenGraph, GraphDef
-from .nodes import Nodes, ancestors, data_inputs, node_of, tensor_name, tensor_shape
-from .shapes import settle_shape
+from .nodes import Nodes, ancestors, node_of
+from .refusals import check_ends, check_kept, check_references
+from .rewrites import CUT, WHOLE, apply
+from .settle_inputs import settle_inputs
+from .surgery import Surgery
 
 logger = logging.getLogger(__name__)
-
-_PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
-_VARIABLES: Final = frozenset(
-    {"Variable", "VariableV2", "AutoReloadVariable", "VarHandleOp", "VarIsInitializedOp", "ReadVariableOp", "HashTableV2"}
-)
-_SHAPELESS_SCALAR_PRODUCER: Final = 24
-"""Before this version of the GraphDef format a placeholder of unknown shape was written as a scalar."""
 
 
 def load_graph_def(
@@ -34,7 +29,7 @@ def load_graph_def(
 
     Raises:
         ModelError: see `load`.
-        UnsupportedError: operators that this TensorFlow does not know.
+        UnsupportedError: see `freeze_graph_def`.
     """
     return freeze_graph_def(read_graph_def(path), str(path), path.stem, inputs, outputs, input_shape)
 
@@ -47,7 +42,7 @@ def freeze_graph_def(
     outputs: Sequence[str] | None,
     input_shape: Sequence[int] | None,
 ) -> FrozenGraph:
-    """Cuts the part between inputs and outputs out of a graph without variables.
+    """Makes an inference graph of a graph without variables, and cuts out the part between its inputs and outputs.
 
     Args:
         graph_def: variables turned into constants; training nodes may still be there.
@@ -59,25 +54,38 @@ def freeze_graph_def(
 
     Raises:
         ModelError: see `load`.
-        UnsupportedError: operators that this TensorFlow does not know.
+        UnsupportedError: operators that this TensorFlow does not know, control flow that depends on the data, quantized or
+            random operators, batch norms in training mode.
     """
-    nodes: Nodes = {node.name: node for node in graph_def.node}
-    _check_references(where, nodes)
-    given = None if inputs is None else _resolve(where, nodes, inputs, "input")
-    ends = _find_outputs(where, nodes, given) if outputs is None else _resolve(where, nodes, outputs, "output")
-    starts = _find_inputs(where, nodes, ends) if given is None else given
+    written: Nodes = {node.name: node for node in graph_def.node}
+    check_references(where, written)
+    given = None if inputs is None else resolve(where, written, inputs, "input")
+    asked = None if outputs is None else resolve(where, written, outputs, "output")
+    surgery = Surgery(where, graph_def, {node_of(tensor) for tensor in given or ()})
+    apply(WHOLE, surgery)
+    nodes = surgery.nodes
+    known = {surgery.followed(tensor): tensor for tensor in (*(given or ()), *(asked or ()))}
+    _check_alive(where, nodes, known)
+    now_given = None if given is None else [surgery.followed(tensor) for tensor in given]
+    ends = find_outputs(where, nodes, now_given, surgery.bypassed) if asked is None else [surgery.followed(one) for one in asked]
+    starts = find_inputs(where, nodes, ends) if now_given is None else now_given
     kept = ancestors(nodes, ends, stop={node_of(start) for start in starts})
-    _check_kept(where, graph_def, nodes, kept, starts, ends)
-    frozen = _cut(where, graph_def, nodes, kept, starts, input_shape)
-    graph = _import(where, frozen)
-    for tensor in ends:
-        if int(tensor.partition(":")[2]) >= len(graph.get_operation_by_name(node_of(tensor)).outputs):
-            raise ModelError(f"{where}: node {node_of(tensor)!r} has no such output. Received: {tensor!r}")
+    check_ends(where, kept, starts, ends)
+    start_nodes = {node_of(start) for start in starts}
+    _check_other_outputs(where, nodes, kept, starts)
+    check_kept(where, nodes, [one for one in nodes if one in kept - start_nodes], starts, graph_def.library)
+    names = placeholder_names(nodes, starts)
+    frozen = cut(nodes, kept, names, surgery.result())
+    inner = _infer(where, surgery, names)
+    batches = settle_inputs(where, frozen, inner, input_shape)
+    frozen = _for_any_batch(where, frozen, batches)
+    import_graph(where, frozen)
     return FrozenGraph(
         graph_def=frozen,
-        input_tensors={_outside_name(tensor): tensor for tensor in starts},
-        output_tensors={_outside_name(tensor): tensor for tensor in ends},
+        input_tensors={_outside_name(known.get(tensor, tensor)): f"{names[tensor]}:0" for tensor in starts},
+        output_tensors={_outside_name(known.get(tensor, tensor)): tensor for tensor in ends},
         name=name,
+        ranges=_ranges(surgery, kept),
     )
 
 
@@ -100,175 +108,54 @@ def read_graph_def(path: Path) -> GraphDef:
     return graph_def
 
 
-def _check_references(where: str, nodes: Nodes) -> None:
-    for node in nodes.values():
-        for name in node.input:
-            if node_of(name) not in nodes:
-                raise ModelError(f"{where}: truncated: node {node.name!r} reads {name!r}, which is not in the file")
-
-
-def _resolve(where: str, nodes: Nodes, names: Sequence[str], kind: str) -> list[str]:
-    """Full tensor names of what the user asked for."""
-    tensors = []
-    for name in names:
-        tensor = tensor_name(name.strip())
-        node = node_of(tensor)
-        if node not in nodes or not tensor.partition(":")[2].isdecimal():
-            close = difflib.get_close_matches(node, list(nodes), n=3, cutoff=0.5)
-            hint = f"close names: {', '.join(close)}" if close else f"the last node is {list(nodes)[-1]}"
-            raise ModelError(f"{where}: no {kind} of that name; {hint}. Received: {name!r}")
-        tensors.append(tensor)
-    if not tensors or len(set(tensors)) != len(tensors):
-        raise ModelError(f"{where}: distinct {kind} names are expected. Received: {list(names)}")
-    return tensors
-
-
-def _find_outputs(where: str, nodes: Nodes, inputs: Sequence[str] | None) -> list[str]:
-    """The one node that depends on an input and that nobody reads."""
-    read = {node_of(name) for node in nodes.values() for name in data_inputs(node)}
-    starts = (
-        {node_of(name) for name in inputs} if inputs is not None else {n for n, node in nodes.items() if node.op in _PLACEHOLDERS}
-    )
-    fed: set[str] = set()
-    for name in _topological(nodes):
-        if name in starts or any(node_of(read_name) in fed for read_name in data_inputs(nodes[name])):
-            fed.add(name)
-    found = [name for name in nodes if name in fed - read - starts and _has_output(nodes[name])]
-    if len(found) != 1:
-        listed = ", ".join(found[:12]) or "none"
-        raise ModelError(f"{where}: give the outputs; nodes that nobody reads: {listed}. Received: no output names")
-    return [f"{found[0]}:0"]
-
-
-def _find_inputs(where: str, nodes: Nodes, outputs: Sequence[str]) -> list[str]:
-    """The one placeholder that the outputs depend on."""
-    reached = ancestors(nodes, outputs, stop=set())
-    found = [name for name in nodes if name in reached and nodes[name].op in _PLACEHOLDERS]
-    needed = [name for name in found if nodes[name].op != "PlaceholderWithDefault"] or found
-    if len(needed) != 1:
-        listed = ", ".join(needed[:12]) or "none"
-        raise ModelError(f"{where}: give the inputs; placeholders that the outputs depend on: {listed}. Received: no input names")
-    return [f"{needed[0]}:0"]
-
-
-def _check_kept(where: str, graph_def: GraphDef, nodes: Nodes, kept: set[str], starts: Sequence[str], ends: Sequence[str]) -> None:
-    """Refuses what cannot be run as it is."""
-    functions = {function.signature.name for function in graph_def.library.function}
-    start_nodes = {node_of(start) for start in starts}
-    for start in starts:
-        if node_of(start) not in kept:
-            raise ModelError(f"{where}: no output depends on input {start!r}; outputs: {', '.join(ends)}")
-        if start in ends:
-            raise ModelError(f"{where}: {start!r} cannot be input and output at once")
-        if not start.endswith(":0"):
-            raise ModelError(f"{where}: an input must be the first output of its node (name:0). Received: {start!r}")
-    inner = [nodes[name] for name in nodes if name in kept - start_nodes]
-    variables = [node.name for node in inner if node.op in _VARIABLES]
-    if variables:
-        raise ModelError(
-            f"{where}: is not frozen: it reads {len(variables)} variables, the first is {variables[0]!r}; "
-            "a graph whose variables have been turned into constants is expected"
-        )
-    for node in inner:
-        if node.op in ("Placeholder", "PlaceholderV2"):
-            raise ModelError(f"{where}: the outputs also depend on placeholder {node.name!r}. Received: inputs {', '.join(starts)}")
-        if op_def_registry.get(node.op) is None and node.op not in functions:
-            raise UnsupportedError(f"{where}: TensorFlow has no operator {node.op!r} (node {node.name!r})")
-        if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b:
-            raise UnsupportedError(
-                f"{where}: batch norm {node.name!r} is in training mode; a graph frozen for inference is expected. "
-                "Received: is_training=True"
+def _check_alive(where: str, nodes: Nodes, tensors: Mapping[str, str]) -> None:
+    for tensor, written in tensors.items():
+        if node_of(tensor) not in nodes:
+            raise ModelError(
+                f"{where}: {written!r} is in a branch that only training takes; a tensor of the inference graph is expected"
             )
 
 
-def _cut(
-    where: str, graph_def: GraphDef, nodes: Nodes, kept: set[str], starts: Sequence[str], input_shape: Sequence[int] | None
-) -> GraphDef:
-    """The kept nodes in a graph of their own, with placeholders of settled shape at its inputs."""
-    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
-    placeholders = {node_of(start) for start in starts}
-    batches: dict[str, int] = {}
-    inferred = _infer_ends(where, graph_def, starts) if any(nodes[name].op not in _PLACEHOLDERS for name in placeholders) else {}
-    for name, node in nodes.items():
-        if name not in kept:
+def _check_other_outputs(where: str, nodes: Nodes, kept: set[str], starts: Sequence[str]) -> None:
+    """A node that is cut at one of its outputs is gone for the readers of the others."""
+    cut_at = {start.removesuffix(":0") for start in starts}
+    cut_nodes = {node_of(start) for start in starts}
+    for name in nodes:
+        if name not in kept or name in cut_nodes:
             continue
-        copy = result.node.add()
-        if name in placeholders:
-            dtype, known = inferred.get(name) or _placeholder_type(node, graph_def.versions.producer)
-            shape = settle_shape(f"{where}: input {name!r}", known, input_shape)
-            if known and known[0] is not None:
-                batches[name] = known[0]
-            copy.name, copy.op = name, "Placeholder"
-            copy.attr["dtype"].type = dtype
-            copy.attr["shape"].shape.CopyFrom(tf.TensorShape(shape).as_proto())
-            continue
-        copy.CopyFrom(node)
-        copy.device = ""  # the machine it was trained on is not this one
-        copy.attr.pop("_output_shapes", None)  # they may contradict the settled input shape
-        del copy.input[:]  # control inputs order side effects, of which a frozen graph has none
-        copy.input.extend(data_inputs(node))
-        if node.op == "PlaceholderWithDefault":
-            copy.op = "Identity"
-            dtype = copy.attr["dtype"].type
-            copy.attr.clear()
-            copy.attr["T"].type = dtype
-    free_batch(result, batches, lambda graph: _import(where, graph))
-    return result
+        for tensor in nodes[name].input:
+            if not tensor.startswith("^") and node_of(tensor) in cut_nodes and tensor.removesuffix(":0") not in cut_at:
+                raise ModelError(
+                    f"{where}: node {name!r} reads {tensor!r} of a node that is cut. Received: inputs {', '.join(starts)}"
+                )
 
 
-def _placeholder_type(node: Any, producer: int) -> tuple[int, list[int | None] | None]:
-    """Element type and shape of a placeholder, by its attributes."""
-    known = tensor_shape(node.attr["shape"].shape) if "shape" in node.attr else None
-    if known == [] and producer < _SHAPELESS_SCALAR_PRODUCER:
-        known = None
-    if known is None and node.attr["_output_shapes"].list.shape:
-        known = tensor_shape(node.attr["_output_shapes"].list.shape[0])
-    return node.attr["dtype"].type, known
+def _infer(where: str, surgery: Surgery, names: Mapping[str, str]) -> dict[str, tuple[int, list[int | None] | None]]:
+    """Placeholder -> element type and shape, for tensors inside the graph at which the user cuts it."""
+    tensors = [tensor for tensor in names if surgery.nodes[node_of(tensor)].op not in PLACEHOLDERS]
+    if not tensors:
+        return {}
+    part = cut(surgery.nodes, ancestors(surgery.nodes, tensors, stop=set()), {}, surgery.result())
+    graph = import_graph(where, part)
+    found = {}
+    for tensor in tensors:
+        value = graph.get_tensor_by_name(tensor)
+        shape = None if value.shape.rank is None else value.shape.as_list()
+        if shape is None or None in shape[1:]:
+            shape = component_shape(surgery.nodes, tensor) or shape
+        found[names[tensor]] = (value.dtype.as_datatype_enum, shape)
+    return found
 
 
-def _infer_ends(where: str, graph_def: GraphDef, starts: Iterable[str]) -> dict[str, tuple[int, list[int | None] | None]]:
-    """Element types and shapes of tensors inside the graph, where the user cuts it."""
-    graph = _import(where, graph_def)
-    tensors = {node_of(start): graph.get_tensor_by_name(start) for start in starts}
-    return {
-        name: (tensor.dtype.as_datatype_enum, None if tensor.shape.rank is None else tensor.shape.as_list())
-        for name, tensor in tensors.items()
-        if tensor.op.type not in _PLACEHOLDERS
-    }
+def _for_any_batch(where: str, frozen: GraphDef, batches: Mapping[str, int]) -> GraphDef:
+    free_batch(frozen, batches, lambda graph: import_graph(where, graph))
+    surgery = Surgery(where, frozen)
+    apply(CUT, surgery)
+    return surgery.result()
 
 
-def _import(where: str, graph_def: GraphDef) -> Any:
-    graph = tf.Graph()
-    try:
-        with graph.as_default():
-            tf.import_graph_def(graph_def, name="")
-    except (ValueError, TypeError, tf.errors.OpError) as error:
-        raise ModelError(f"{where}: TensorFlow cannot import the graph: {str(error).splitlines()[0]}") from None
-    return graph
-
-
-def _topological(nodes: Nodes) -> list[str]:
-    """Node names, producers first; nodes of a loop are left out."""
-    waiting = {name: {node_of(read) for read in data_inputs(node)} for name, node in nodes.items()}
-    readers: dict[str, list[str]] = {}
-    for name, reads in waiting.items():
-        for read in reads:
-            readers.setdefault(read, []).append(name)
-    ready = [name for name, reads in waiting.items() if not reads]
-    order: list[str] = []
-    while ready:
-        name = ready.pop()
-        order.append(name)
-        for reader in readers.get(name, ()):
-            waiting[reader].discard(name)
-            if not waiting[reader]:
-                ready.append(reader)
-    return order
-
-
-def _has_output(node: Any) -> bool:
-    definition = op_def_registry.get(node.op)
-    return definition is None or len(definition.output_arg) > 0
+def _ranges(surgery: Surgery, kept: set[str]) -> dict[str, tuple[float, float]]:
+    return {_outside_name(tensor): pair for tensor, pair in surgery.ranges.items() if node_of(tensor) in kept}
 
 
 def _outside_name(tensor: str) -> str:

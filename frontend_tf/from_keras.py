@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +12,42 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from ..ir import ModelError
 from .frozen import FrozenGraph
+from .keras_2 import CUSTOM_OBJECTS
+from .keras_files import readable_keras
 from .keras_scopes import recorded_scopes, rename_scopes
 from .quiet import quiet
 from .shapes import settle_shape
 
 
-class _DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]  # keras has no types
-    """Reads configurations of Keras 2, which hold a `groups` that never meant anything there."""
+def load_keras(path: Path, kind: str, trust: bool = False) -> tuple[Any, dict[str, str]]:
+    """Reads a `.keras` or `.h5` file; code inside the file is not run unless it is trusted.
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        config = dict(config)
-        if config.get("groups") == 1:
-            del config["groups"]
-        return super().from_config(config)
+    Args:
+        path: the file.
+        kind: `HDF5` or `KERAS`, by content.
+        trust: whether Lambda layers may be read, and so their code run.
 
-
-def load_keras(path: Path) -> Any:
-    """Reads a `.keras` or `.h5` file; code inside the file is never run.
+    Returns:
+        The model, and layer names that Keras 3 does not allow: name in the model -> name in the file.
 
     Raises:
-        ModelError: not a Keras file, truncated, made with layers that are not Keras' own, or holding a Lambda layer.
+        ModelError: truncated, weights only, made with layers that are not Keras' own, or holding a Lambda layer.
+        UnsupportedError: layers that Keras 2 made of bare TensorFlow functions.
     """
-    try:
-        with quiet():
-            return keras.models.load_model(
-                path, custom_objects={"DepthwiseConv2D": _DepthwiseConv2D}, compile=False, safe_mode=True
-            )
-    except Exception as error:  # zip, HDF5, JSON and Keras each fail in their own way
-        reason = " ".join(str(error).replace(str(path), path.name).split())
-        if "Lambda" in reason.replace(path.name, ""):
+    with readable_keras(path, kind, trust) as (readable, names):
+        try:
+            with quiet():
+                model = keras.models.load_model(readable, custom_objects=CUSTOM_OBJECTS, compile=False, safe_mode=not trust)
+        except Exception as error:  # zip, HDF5, JSON and Keras each fail in their own way
+            reason = " ".join(str(error).replace(str(readable), path.name).split()).rpartition("Exception encountered: ")[2]
             raise ModelError(
-                f"{path}: holds a Lambda layer, which is Python code inside the file and is not run; "
-                "replace it by a Keras layer, or load the model yourself and hand in the keras.Model"
+                f"{path}: Keras cannot read it; a complete Keras file of Keras' own layers is expected. "
+                f"Received: {type(error).__name__}: {reason[:300]}"
             ) from None
-        raise ModelError(
-            f"{path}: Keras cannot read it; a complete {path.suffix} file of Keras' own layers is expected. "
-            f"Received: {type(error).__name__}: {reason[:300]}"
-        ) from None
+    return model, names
 
 
-def freeze_keras(model: Any, input_shape: Sequence[int] | None = None) -> FrozenGraph:
+def freeze_keras(model: Any, input_shape: Sequence[int] | None = None, names: Mapping[str, str] | None = None) -> FrozenGraph:
     """Traces a Keras model in inference mode and turns its variables into constants.
 
     Inputs and outputs are called as the Keras layers that make them, and so are the scopes of the nodes between.
@@ -60,6 +55,7 @@ def freeze_keras(model: Any, input_shape: Sequence[int] | None = None) -> Frozen
     Args:
         model: functional, sequential, or a subclassed model that takes one tensor.
         input_shape: shape without the batch dimension, where the model leaves it open.
+        names: what layers are called outside, where that is not their name.
 
     Raises:
         ModelError: the input shape cannot be known, or the model cannot be traced.
@@ -82,11 +78,12 @@ def freeze_keras(model: Any, input_shape: Sequence[int] | None = None) -> Frozen
         raise ModelError(
             f"Keras model {model.name!r} cannot be traced for inference. Received: {type(error).__name__}: {reason}"
         ) from error
-    names = _output_names(model, len(frozen.outputs))
+    names = names or {}
+    outputs = _output_names(model, len(frozen.outputs))
     return FrozenGraph(
-        graph_def=rename_scopes(frozen.graph.as_graph_def(), scopes),
-        input_tensors={spec.name: tensor.name for spec, tensor in zip(specs, frozen.inputs, strict=True)},
-        output_tensors={name: tensor.name for name, tensor in zip(names, frozen.outputs, strict=True)},
+        graph_def=rename_scopes(frozen.graph.as_graph_def(), {scope: names.get(layer, layer) for scope, layer in scopes.items()}),
+        input_tensors={names.get(spec.name, spec.name): tensor.name for spec, tensor in zip(specs, frozen.inputs, strict=True)},
+        output_tensors={names.get(name, name): tensor.name for name, tensor in zip(outputs, frozen.outputs, strict=True)},
         name=model.name,
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,22 +17,33 @@ from .quiet import quiet
 GraphDef = Any
 """`tf.compat.v1.GraphDef` (TensorFlow has no type stubs)."""
 
+_SQUARES: Final = (32, 64, 96, 128, 192, 224, 256, 299, 384, 512)
+_RECTANGLES: Final = range(1, 13)
+_EXAMPLE_SIZES: Final = (
+    *((size, size) for size in _SQUARES),
+    *((first, other) for first in _RECTANGLES for other in _RECTANGLES),
+)
+"""Heights and widths tried where a model leaves them open: those of known networks, then whatever small ones there are."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrozenGraph:
     """A frozen TensorFlow graph: constants instead of variables, one placeholder per input, batch dimension dynamic.
 
     Attributes:
-        graph_def: the graph as TensorFlow runs it, nothing rewritten.
+        graph_def: the inference graph as TensorFlow runs it: what only training needs is gone, FakeQuant nodes too.
         input_tensors: outside name -> TensorFlow tensor (`input` -> `input:0`), in the order of the model's inputs.
         output_tensors: the same for the outputs. The outside names are those in the ONNX file (O3).
         name: of the model, for messages and as the graph's name.
+        ranges: tensor -> smallest and largest value, where FakeQuant nodes of the source recorded one; both the FakeQuant
+            node and the tensor it stood on are named.
     """
 
     graph_def: GraphDef
     input_tensors: Mapping[str, str]
     output_tensors: Mapping[str, str]
     name: str
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -46,9 +57,47 @@ class FrozenGraph:
 
     @cached_property
     def input_shapes(self) -> dict[str, tuple[int | None, ...]]:
-        """Shape of each input, None for the batch dimension."""
+        """Shape of each input, None for the batch dimension and for sizes that the model leaves open."""
         graph = self._session.graph
         return {name: tuple(graph.get_tensor_by_name(tensor).shape) for name, tensor in self.input_tensors.items()}
+
+    def example_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each input for an example batch: as `input_shapes`, open sizes as small as the network takes them.
+
+        Sizes with which every output has one row per example are preferred: with others a Reshape may mix images.
+
+        Raises:
+            ModelError: no size that was tried fits.
+        """
+        if all(None not in shape[1:] for shape in self.input_shapes.values()):
+            return self._filled(batch, 1, 1)
+        runs = None
+        for first, other in _EXAMPLE_SIZES:
+            shapes = self._filled(batch, first, other)
+            rows = self._rows(shapes)
+            if rows and all(count == batch for count in rows):
+                return shapes
+            runs = shapes if runs is None and rows else runs
+        if runs is None:
+            raise ModelError(f"{self.name}: no size fits the open dimensions of its inputs; give the input shape (H,W,C)")
+        return runs
+
+    def _filled(self, batch: int, first: int, other: int) -> dict[str, tuple[int, ...]]:
+        """The input shapes with sizes for the first open dimension and for the others."""
+        shapes = {}
+        for name, shape in self.input_shapes.items():
+            opened = [axis for axis, dim in enumerate(shape) if dim is None and axis > 0]
+            sizes = dict.fromkeys(opened, other) | dict.fromkeys(opened[:1], first)
+            shapes[name] = tuple(batch if axis == 0 else sizes.get(axis, dim or 0) for axis, dim in enumerate(shape))
+        return shapes
+
+    def _rows(self, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
+        """First dimension of each output on zeros of these shapes; empty where TensorFlow cannot run it or nothing comes out."""
+        try:
+            results = self.run({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+        except ModelError:
+            return []
+        return [] if any(result.size == 0 for result in results.values()) else [(*r.shape, 1)[0] for r in results.values()]
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """What TensorFlow computes, with graph optimizations off.

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import keras
 
-from ..ir import ModelError, UsageError
-from .from_graph_def import load_graph_def
+from ..ir import ModelError
+from .from_checkpoint import load_graph
+from .from_folder import model_in
+from .from_function import is_live, load_live
 from .from_keras import freeze_keras, load_keras
+from .from_saved_model import FILES, load_saved_model
 from .frozen import FrozenGraph
-
-_READERS: Final[dict[str, Callable[[Path], Any]]] = {".keras": load_keras, ".h5": load_keras, ".hdf5": load_keras}
-_SUFFIXES: Final = (".pb", *_READERS)
+from .kinds import EXPECTED, GRAPH, kind_of
+from .request import Request
 
 
 def load(
@@ -23,39 +25,71 @@ def load(
     inputs: Sequence[str] | None = None,
     outputs: Sequence[str] | None = None,
     input_shape: Sequence[int] | None = None,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    signature: str | None = None,
+    trust: bool = False,
 ) -> FrozenGraph:
     """Reads a trained TensorFlow model and freezes it without optimizing it, so that batch norms arrive intact.
 
+    | source | variables | names of inputs and outputs |
+    |---|---|---|
+    | `.pb`, `.pbtxt` (GraphDef, MetaGraphDef) | none, or a checkpoint beside it, or `checkpoint` | nodes of the graph |
+    | `.meta`, or its prefix | the checkpoint it was written with, or `checkpoint` | nodes of the graph |
+    | SavedModel folder, or its `saved_model.pb` | its own | keys of the signature |
+    | folder with one of these | as there | as there |
+    | `.keras`, `.h5` (Keras 2 too), live `keras.Model` | its own | layers |
+    | live `tf.function`, ConcreteFunction, `tf.Module`, loaded SavedModel | captured | arguments; keys returned, or `output_0` |
+
+    Files are told apart by content. Nothing in a file is run: variables are put into the graph as constants by rewriting it.
+
     Args:
-        source: a frozen graph `.pb` (binary GraphDef), a Keras file `.keras` or `.h5` (Keras 2 too), or a `keras.Model`.
-        inputs: names of the input tensors of a frozen graph (`input` or `input:0`); any tensor may be named, the graph is
-            cut there. Found where there is just one placeholder.
-        outputs: names of the output tensors of a frozen graph. Found where there is just one tensor that nobody reads.
+        source: a path, or a live object.
+        inputs: names of the input tensors (`input` or `input:0`); any tensor may be named, the graph is cut there. Found where
+            there is just one placeholder.
+        outputs: names of the output tensors. Found where there is just one tensor that nobody reads.
         input_shape: shape of the inputs without the batch dimension (`H, W, C`), where the model leaves it open.
+        checkpoint: where the variables of a graph are: a prefix (`my_model.ckpt`), one of its files, or its folder.
+        signature: which one of a SavedModel; `serving_default`, or the only one, where it is not given.
+        trust: let a Keras file run the Python code that it brings along (Lambda layers).
 
     Raises:
-        ModelError: no such file, not what its suffix says, truncated, unfrozen, ambiguous or unknown names, unknown shape, or
-            an input shape that contradicts what the model knows.
-        UnsupportedError: the graph holds operators that this TensorFlow does not know.
-        UsageError: `inputs`/`outputs` for a Keras model, or an `input_shape` that is not a shape.
+        ModelError: no such file, not a model, truncated, variables that are not there, ambiguous or unknown names, unknown shape,
+            or an input shape that contradicts what the model knows.
+        UnsupportedError: the graph holds operators that this TensorFlow does not know, or the model is another framework's.
+        UsageError: an option that means nothing for this source, or an `input_shape` that is not a shape.
     """
-    shape = _checked_shape(input_shape)
+    request = Request.of(inputs, outputs, input_shape, checkpoint, signature, trust)
+    return _of_shape(_load(source, request), request.input_shape)
+
+
+def _load(source: Any, request: Request) -> FrozenGraph:
     if isinstance(source, keras.Model):
-        _refuse_names(inputs, outputs)
-        return _of_shape(freeze_keras(source, shape), shape)
+        _refuse_for_keras(request)
+        return freeze_keras(source, request.input_shape)
     if not isinstance(source, (str, os.PathLike)):
-        raise ModelError(f"a path or a keras.Model is expected. Received: {type(source).__name__}")
+        if is_live(source):
+            return load_live(source, request)
+        raise ModelError(f"a path, a keras.Model, a tf.function or a tf.Module is expected. Received: {type(source).__name__}")
     path = Path(source)
-    suffix = path.suffix.lower()
+    graph = path.with_name(f"{path.name}.meta")
+    if path.name in FILES and path.is_file():
+        path = path.parent
+    elif not path.exists() and graph.is_file():  # the prefix of a checkpoint
+        path = graph
+    elif path.is_dir():
+        path = model_in(path, request)
+    if path.is_dir():
+        return load_saved_model(path, request)
     if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "no such file"
-        raise ModelError(f"{path}: {kind}; a file of type {', '.join(_SUFFIXES)} is expected")
-    if suffix == ".pb":
-        return _of_shape(load_graph_def(path, inputs, outputs, shape), shape)
-    if suffix not in _READERS:
-        raise ModelError(f"{path}: a file of type {', '.join(_SUFFIXES)} is expected. Received: {suffix or 'no suffix'!r}")
-    _refuse_names(inputs, outputs)
-    return _of_shape(freeze_keras(_READERS[suffix](path), shape), shape)
+        raise ModelError(f"{path}: no such file; {EXPECTED} is expected")
+    kind = kind_of(path)
+    if kind == GRAPH:
+        request.refuse("signature", because=f"{path}: only a SavedModel has signatures")
+        return load_graph(path, request)
+    _refuse_for_keras(request)
+    model, names = load_keras(path, kind, request.trust)
+    return freeze_keras(model, request.input_shape, names)
 
 
 def _of_shape(frozen: FrozenGraph, wanted: tuple[int, ...] | None) -> FrozenGraph:
@@ -67,14 +101,8 @@ def _of_shape(frozen: FrozenGraph, wanted: tuple[int, ...] | None) -> FrozenGrap
     return frozen
 
 
-def _checked_shape(shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    if not shape or not all(isinstance(dim, int) and dim > 0 for dim in shape):
-        raise UsageError(f"the input shape must be positive numbers without the batch dimension (H,W,C). Received: {shape!r}")
-    return tuple(shape)
-
-
-def _refuse_names(inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> None:
-    if inputs is not None or outputs is not None:
-        raise UsageError("a Keras model says what its inputs and outputs are; names can be given for a frozen graph (.pb) only")
+def _refuse_for_keras(request: Request) -> None:
+    request.refuse(
+        "inputs", "outputs", because="a Keras model says what its inputs and outputs are; names can be given for a graph only"
+    )
+    request.refuse("checkpoint", "signature", because="a Keras model holds its weights itself and has no signatures")

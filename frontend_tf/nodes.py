@@ -1,9 +1,14 @@
-"""Names and questions about the nodes of a GraphDef."""
+"""Names and questions about the nodes of a GraphDef, and the few nodes we write ourselves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.python.framework import op_def_registry
 
 Nodes = Mapping[str, Any]
 """Node name -> NodeDef, in the order of the file."""
@@ -12,6 +17,11 @@ Nodes = Mapping[str, Any]
 def node_of(name: str) -> str:
     """Node behind a tensor or control input: `a:1` and `^a` give `a`."""
     return name.removeprefix("^").partition(":")[0]
+
+
+def index_of(name: str) -> int:
+    """Which output of its node a tensor is: `a` and `a:0` give 0."""
+    return int(name.partition(":")[2] or 0)
 
 
 def tensor_name(name: str) -> str:
@@ -40,3 +50,68 @@ def ancestors(nodes: Nodes, tensors: Iterable[str], stop: set[str]) -> set[str]:
             if name not in stop:
                 pending.extend(node_of(read) for read in data_inputs(nodes[name]))
     return found
+
+
+def readers_of(nodes: Nodes) -> dict[str, list[str]]:
+    """Node -> the nodes that read one of its tensors, in the order of the file."""
+    readers: dict[str, list[str]] = {}
+    for name, node in nodes.items():
+        for read in dict.fromkeys(node_of(tensor) for tensor in data_inputs(node)):
+            readers.setdefault(read, []).append(name)
+    return readers
+
+
+def constant_of(nodes: Nodes, tensor: str) -> npt.NDArray[Any] | None:
+    """The array behind a tensor that is a Const, seen through Identity; None where it is computed."""
+    node = nodes.get(node_of(tensor))
+    while node is not None and node.op == "Identity":
+        node = nodes.get(node_of(node.input[0]))
+    if node is None or node.op != "Const":
+        return None
+    array: npt.NDArray[Any] = tf.make_ndarray(node.attr["value"].tensor)
+    return array
+
+
+def make_node(name: str, op: str, inputs: Sequence[str], **attributes: Any) -> Any:
+    """A NodeDef. Attributes by their Python type: bool, int, float, str, list of int, and `tf.DType` or a list of them."""
+    node = tf.compat.v1.NodeDef(name=name, op=op, input=inputs)
+    for key, value in attributes.items():
+        attr = node.attr[key]
+        if isinstance(value, tf.DType):
+            attr.type = value.as_datatype_enum
+        elif isinstance(value, bool):
+            attr.b = value
+        elif isinstance(value, int):
+            attr.i = value
+        elif isinstance(value, float):
+            attr.f = value
+        elif isinstance(value, str):
+            attr.s = value.encode()
+        elif value and isinstance(value[0], tf.DType):
+            attr.list.type.extend(one.as_datatype_enum for one in value)
+        else:
+            attr.list.i.extend(value)
+    return node
+
+
+def make_constant(name: str, array: npt.ArrayLike) -> Any:
+    """A Const node."""
+    node = tf.compat.v1.NodeDef(name=name, op="Const")
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.asarray(array)))
+    node.attr["dtype"].type = node.attr["value"].tensor.dtype
+    return node
+
+
+def output_types(node: Any) -> list[Any] | None:
+    """Element types of a node's outputs by its operator's definition; None where TensorFlow does not know the operator."""
+    definition = op_def_registry.get(node.op)
+    if definition is None:
+        return None
+    types: list[Any] = []
+    for output in definition.output_arg:
+        if output.type_list_attr:
+            types.extend(node.attr[output.type_list_attr].list.type)
+        else:
+            kind = output.type or node.attr[output.type_attr].type
+            types.extend([kind] * (node.attr[output.number_attr].i if output.number_attr else 1))
+    return [tf.dtypes.as_dtype(kind) for kind in types]

@@ -1,4 +1,4 @@
-"""The one rule for input shapes: the batch dimension is dynamic, every other one is a number."""
+"""The one rule for input shapes: the batch dimension is dynamic, every other one is a number where it can be known."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from ..ir import ModelError
 
 
-def settle_shape(where: str, known: Sequence[int | None] | None, wanted: Sequence[int] | None) -> list[int | None]:
+def settle_shape(
+    where: str, known: Sequence[int | None] | None, wanted: Sequence[int] | None, *, open_sizes: bool = False
+) -> list[int | None]:
     """Shape of an input, batch dimension included.
 
     Args:
         where: what the shape belongs to, for messages.
         known: what the model says, batch dimension included, None for open dimensions; None where even the rank is open.
         wanted: what the user says, without the batch dimension.
+        open_sizes: dimensions that nobody says may stay open.
 
     Raises:
-        ModelError: the two contradict each other, or a dimension stays open.
+        ModelError: the two contradict each other, or a dimension stays open that may not.
     """
     if known is None:
         if wanted is None:
@@ -25,7 +28,7 @@ def settle_shape(where: str, known: Sequence[int | None] | None, wanted: Sequenc
     if not known:  # a scalar has no batch
         return []
     rest = list(known[1:])
-    if None in rest and wanted is None:
+    if None in rest and wanted is None and not open_sizes:
         raise ModelError(f"{where} has open dimensions besides the batch; give the input shape (H,W,C). Received: {tuple(known)}")
     if None in rest and wanted is not None:
         if len(wanted) != len(rest):

@@ -19,7 +19,19 @@ SOURCE_KEY = "tqt_onnx.source"
 """Node metadata: name of the TensorFlow node it came from (O4)."""
 
 PASS_THROUGH: frozenset[str] = frozenset(
-    {"MaxPool", "Pad", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout"}
+    {
+        "MaxPool",
+        "Pad",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "SpaceToDepth",
+        "DepthToSpace",
+        "Identity",
+        "Dropout",
+    }
 )
 """Operators that only move or select elements: the output carries the scale of the first input (L7)."""
 

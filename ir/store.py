@@ -14,7 +14,8 @@ import onnx_ir
 from .errors import ModelError, UsageError
 from .opset import IR_VERSION, OPSET
 from .quantizers import QuantizerGraph
-from .reading import check, opset_of, read
+from .reading import check, deserialize, opset_of, read
+from .shapes import infer
 
 QUANTIZERS_KEY = "tqt_onnx.quantizers"
 CONTRACT_KEY = "tqt_onnx.contract"
@@ -33,7 +34,8 @@ def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
     if opset_of(proto) != OPSET:
         raise ModelError(f"{path}: opset {OPSET} is expected; `convert` writes it. Received: {opset_of(proto)}")
     check(proto, path)
-    model = onnx_ir.serde.deserialize_model(proto)
+    model = deserialize(proto, path)
+    infer(proto, path)  # only to see that shapes agree: what is recorded stays as it is
     model.ir_version = min(model.ir_version, IR_VERSION)  # the opset says what is in it; newer ones onnxruntime does not read
     return model
 

@@ -91,7 +91,7 @@ class PowerOfTwoHistogram(Range):
             return
         self._grow(self._needed())
         scale = np.float32(math.ldexp(1.0, -self.width_log2))
-        for part, scaled, narrow, index in _chunks(x):
+        for part, scaled, narrow, index in chunks(x):
             np.multiply(part, scale, out=scaled)
             np.floor(scaled, out=scaled)
             np.add(scaled, np.float32(BINS), out=scaled)
@@ -129,7 +129,7 @@ class PowerOfTwoHistogram(Range):
 Chunk = tuple[Float32s, Float32s, npt.NDArray[np.int32], npt.NDArray[np.intp]]
 
 
-def _chunks(x: npt.NDArray[Any]) -> Iterator[Chunk]:
+def chunks(x: npt.NDArray[Any]) -> Iterator[Chunk]:
     """Cuts an array into pieces that fit the cache, each with scratch of its length: float32, int32, intp."""
     flat = np.ascontiguousarray(x, np.float32).reshape(-1)
     size = min(CHUNK, flat.size)
@@ -167,7 +167,7 @@ class MagnitudeHistogram:
         factor = bins / self.maximum
         if not 1e-30 < factor < 1e30:  # far from 1 the factor, or the product, may not be a float32
             x, factor = np.ldexp(x, -math.frexp(self.maximum)[1]), bins / math.frexp(self.maximum)[0]
-        for part, scaled, narrow, index in _chunks(x):
+        for part, scaled, narrow, index in chunks(x):
             np.multiply(part, np.float32(factor), out=scaled)
             if self.signed:
                 np.abs(scaled, out=scaled)

@@ -5,34 +5,42 @@
 
     w = gamma / sqrt(var + epsilon),  b = beta - w * mean             float64, stored float32
 
-The same for Mul or Div by a scalar or one number per channel, together with a constant term around it:
-`(x + a) * g` gives w = g, b = a * g; a term behind it is for `fold-affine`. So Keras' Rescaling at the input and batch
-norms behind an activation get quantized like any other layer. A constant term *alone* stays an Add.
+The same for Mul or Div by a scalar or one number per channel, together with the constant terms around it:
+`(x + a) * g` gives w = g, b = a * g. So Keras' Rescaling at the input and batch norms behind an activation get quantized
+like any other layer. Batch norms in a row, and small operators in a row, become one layer. A constant term *alone* stays an Add.
 
-Refused: tensors that are not of rank 4 with a fixed channel dimension in axis 1, constants that are not per channel.
-Only float32 tensors; the layout must have been settled before (pass `sink-transposes`).
+    y = BatchNormalization(x, ...)      x[n,C]          =>   y = Reshape(Conv<group = C>(Reshape(x, {-1,C,1,1}), w, b), {-1,C})
+
+Vectors, and sequences [n,C,L], between two Reshapes (Unsqueeze and Squeeze). Zero padding in front goes into the new Conv:
+the border is the batch norm of zero, which is the bias.
+
+Refused: tensors without a fixed channel dimension in axis 1, constants that are not per channel, what stands behind a Softmax
+(it stays float, L8). Only float32; the layout must have been settled before (pass `sink-transposes`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import onnx_ir
 
-from ..ir import name_of, only_consumer, static_shape
-from .fold_batch_norm import batch_norm_affine
-from .layers import affine_of
-from .rewriting import Float64, drop, inherited, is_op, operand_pair, refuse, rewrite_each, set_constant, stored, take_over
+from ..ir import add_initializer, add_node, name_of, only_consumer, static_shape
+from .affine_chain import Chain, Step, chain_from, data_position, place_behind, small_step
+from .flow import TAIL_OPS
+from .fold_batch_norm import batch_norm_step, fold_batch_norms
+from .fold_pad import fold_zero_pad
+from .rewriting import drop, inherited, is_op, refuse, set_constant, stored, take_over
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class AffineToDepthwise:
-    """Writes lone batch norms and constant factors on images as depthwise 1x1 convolutions.
+    """Writes lone batch norms and constant factors as depthwise 1x1 convolutions.
 
     Attributes:
         batch_norms: False leaves batch norms alone, for a model that is to be retrained with them (B0).
@@ -47,58 +55,54 @@ class AffineToDepthwise:
         Raises:
             UnsupportedError: a BatchNormalization in training mode.
         """
-        batch_norms = ("BatchNormalization",) if self.batch_norms else ()
-        return rewrite_each(model.graph, _rewrite, *batch_norms, "Mul", "Div")
+        modified = False
+        tail: set[onnx_ir.Value] = set()
+        for node in list(model.graph):
+            if node.graph is not model.graph:
+                continue
+            if is_op(node, *TAIL_OPS) or any(value in tail for value in node.inputs):
+                tail.update(node.outputs)
+            elif is_op(node, "BatchNormalization"):
+                modified |= self.batch_norms and _batch_norm(model.graph, node)
+            elif is_op(node, "Mul", "Div", "Add", "Sub"):
+                modified |= _small_operators(model.graph, node)
+        return modified
 
 
-def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    if is_op(node, "BatchNormalization"):
-        affine = batch_norm_affine(node)
-        if affine is None or _channels(node.inputs[0]) is None:
-            return refuse(logger, node, "its parameters are not constant, or its input is not [n, C, h, w] with C fixed")
-        _write(graph, node, node.inputs[0], *affine, node.inputs[1], node.inputs[2])
-        return True
-    pair = operand_pair(node)
-    source = None if pair is None else node.inputs[pair[0]]
-    channels = _channels(source)
-    if pair is None or source is None or channels is None:
-        return False
-    factor = affine_of(node, 4, 1, channels)
-    if factor is None:
-        return refuse(logger, node, f"its constant of shape {pair[1].shape} is not one number per channel")
-    _, scale, shift = factor
-    scale_like, term, inner = node.inputs[1 - pair[0]], source.producer(), None
-    if term is not None and is_op(term, "Add", "Sub") and only_consumer(source) is node:
-        inner = affine_of(term, 4, 1, channels)
-    if term is None or inner is None or _channels(term.inputs[inner[0]]) != channels:
-        _write(graph, node, source, scale, shift, scale_like, None)
-    else:
-        position, inner_scale, inner_shift = inner
-        shift_like, source = term.inputs[1 - position], term.inputs[position]
-        _write(graph, node, source, scale * inner_scale, scale * inner_shift, scale_like, shift_like, term)
+def _batch_norm(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    place = place_behind(node.inputs[0])
+    if place is not None and only_consumer(place.layer.output) is node:  # a layer made here, from a factor
+        return fold_batch_norms(graph, node)
+    return _rewrite(graph, node, lambda *_: batch_norm_step)
+
+
+def _small_operators(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    return _rewrite(graph, node, small_step)
+
+
+def _rewrite(
+    graph: onnx_ir.Graph, node: onnx_ir.Node, steps: Callable[[int, int, int], Callable[[onnx_ir.Node], Step | None]]
+) -> bool:
+    source = node.inputs[data_position(node)]
+    shape = None if source is None else static_shape(source)
+    if source is None or source.dtype != onnx_ir.DataType.FLOAT or shape is None or len(shape) not in (2, 3, 4) or shape[1] is None:
+        return refuse(logger, node, "its input is not [n, C], [n, C, l] or [n, C, h, w] with C fixed")
+    chain = chain_from(node, steps(len(shape), 1, shape[1]))
+    if chain is None:
+        return refuse(logger, node, "its constants are not one number per channel")
+    if chain.scale_like is None and bool((chain.scale == 1).all()):
+        return refuse(logger, node, "a term alone stays an Add")
+    _write(graph, chain, source, shape)
     return True
 
 
-def _channels(value: onnx_ir.Value | None) -> int | None:
-    """C of a float32 tensor [n, C, h, w], None for anything else."""
-    shape = None if value is None else static_shape(value)
-    if value is None or shape is None or len(shape) != 4 or value.dtype != onnx_ir.DataType.FLOAT:
-        return None
-    return shape[1]
-
-
-def _write(
-    graph: onnx_ir.Graph,
-    node: onnx_ir.Node,
-    source: onnx_ir.Value | None,
-    scale: Float64,
-    shift: Float64,
-    scale_like: onnx_ir.Value | None,
-    shift_like: onnx_ir.Value | None,
-    term: onnx_ir.Node | None = None,
-) -> None:
-    """Puts the Conv in the place of `node`, under its names; `term` is the node in front that it takes along."""
-    channels = len(scale)
+def _write(graph: onnx_ir.Graph, chain: Chain, source: onnx_ir.Value, shape: tuple[int | None, ...]) -> None:
+    """Puts the Conv in the place of the chain, under the names of its last node."""
+    channels = len(chain.scale)
+    scale_like, shift_like = chain.scale_like, chain.shift_like
+    node = chain.collapse()
+    result, metadata = node.outputs[0], inherited(node)
+    label = name_of(result)
     attributes: dict[str, int | list[int]] = {
         "group": channels,
         "kernel_shape": [1, 1],
@@ -106,13 +110,36 @@ def _write(
         "dilations": [1, 1],
         "pads": [0, 0, 0, 0],
     }
-    conv = onnx_ir.node("Conv", [source, scale_like], attributes, name=node.name, metadata_props=inherited(node))
-    conv.outputs[0].name = f"{name_of(node.outputs[0])}__conv"
+    image = source if len(shape) == 4 else _moved(graph, node, source, f"{label}__image", shape, forth=True)
+    conv = onnx_ir.node("Conv", [image, scale_like], attributes, name=node.name, metadata_props=metadata)
+    value = conv.outputs[0]
+    value.name = f"{label}__conv"
     graph.insert_before(node, conv)
-    take_over(node.outputs[0], conv.outputs[0])
+    if len(shape) < 4:
+        value.shape, value.type = image.shape, source.type
+        value = _moved(graph, node, value, f"{label}__back", shape, forth=False)
+    take_over(result, value)
     drop(node)
-    if term is not None:
-        drop(term)
-    set_constant(graph, conv, 1, stored(scale, np.float32).reshape(channels, 1, 1, 1), scale_like)
-    if shift.any():
-        set_constant(graph, conv, 2, stored(shift, np.float32), shift_like, fallback=f"{name_of(conv.outputs[0])}__bias")
+    set_constant(graph, conv, 1, stored(chain.scale, np.float32).reshape(channels, 1, 1, 1), scale_like, fallback=f"{label}__scale")
+    if chain.shift.any():
+        set_constant(graph, conv, 2, stored(chain.shift, np.float32), shift_like, fallback=f"{label}__bias")
+    pad = source.producer()
+    if len(shape) == 4 and pad is not None and is_op(pad, "Pad"):
+        fold_zero_pad(graph, pad)
+
+
+def _moved(
+    graph: onnx_ir.Graph, node: onnx_ir.Node, value: onnx_ir.Value, name: str, shape: tuple[int | None, ...], *, forth: bool
+) -> onnx_ir.Value:
+    """A vector or sequence of that shape as an image, or back."""
+    if len(shape) == 3:
+        op_type, operand = ("Unsqueeze" if forth else "Squeeze"), [2]
+    else:
+        op_type, operand = "Reshape", [-1, *(dim for dim in shape[1:] if dim is not None), *([1, 1] if forth else [])]
+    constant = add_initializer(graph, f"{name}__shape", np.asarray(operand, np.int64))
+    moved = add_node(graph, op_type, [value, constant], name, before=node, like=value, metadata=inherited(node))
+    if value.shape is not None:
+        dims = list(value.shape)
+        wide, narrow = [*dims[:2], *[1] * (4 - len(dims)), *dims[2:]], [*dims[:2], *dims[3:]][: len(shape)]
+        moved.shape = onnx_ir.Shape(wide if forth else narrow)
+    return moved

@@ -24,6 +24,12 @@ from ..ir import (
 )
 from .flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, analyse, role_of, upper_limit
 
+ALPHA_BITS = 10
+"""Slopes of leaky relus: in `[-2^9, 2^9)`, so that the product with 16 bits stays within 2^24, exact in float32 (L3, X1)."""
+
+WIDE_BITS = 16
+"""What a leaky relu computes with, in both contracts (L3, L11)."""
+
 LAYER_BITS: dict[int, Contract] = {16: "layer16", 32: "layer32"}
 
 
@@ -100,6 +106,8 @@ class _Annotator:
                     self._compute(node)
                 case "bias":
                     self._bias(node)
+                case "slope":
+                    self._slope(node)
                 case "add" | "concat":
                     self._share(node)
                 case "rectify":
@@ -138,6 +146,15 @@ class _Annotator:
         self._quantize(bias, "bias", 16, signed=True)
         self._join(accumulator, bias)  # L1: the two share one threshold
 
+    def _slope(self, node: onnx_ir.Node) -> None:
+        """`x` and `a * x` of a leaky relu share one 16-bit threshold (L3)."""
+        data, alpha = node.inputs
+        assert data is not None and alpha is not None
+        self._quantize(data, "activation", WIDE_BITS, signed=True)
+        self._quantize(alpha, "alpha", ALPHA_BITS, signed=True)
+        self._quantize(node.outputs[0], "activation", WIDE_BITS, signed=True)
+        self._join(data, node.outputs[0])
+
     def _share(self, node: onnx_ir.Node) -> None:
         """Operands of Add and Concat, and the output of Concat, are on one grid (L4, L5)."""
         first = next(value for value in node.inputs if value is not None)
@@ -152,12 +169,16 @@ class _Annotator:
         """Every sum, rectified or not, ends in a quantizer (L1, L2, L10)."""
         kind = self.flow.kind[node]
         value = node.outputs[0]
-        if kind not in ("compute", "bias", "own", "add", "rectify") or value in self.found or self.flow.is_sum(value):
+        if kind not in ("compute", "bias", "own", "add", "rectify", "leaky") or value in self.found or self.flow.is_sum(value):
             return
         role = role_of(node)
         if role == INPUT_ROLE:
             return  # on demand: an input that only feeds float operators stays as it is
-        if kind == "rectify":
+        if value in self.flow.wide:
+            if role == RESCALE_ROLE and self._input(node) in self.flow.integers:
+                self._need(self._input(node))  # an input stays 8 bits wide (L8)
+            self._quantize(value, "rescale" if role == RESCALE_ROLE else "activation", WIDE_BITS, signed=True)
+        elif kind in ("rectify", "leaky"):
             signed = self.flow.signed[value]
             bits = self.bits.activation if signed else self.bits.relu
             self._quantize(value, "activation", bits, signed=signed, limit=upper_limit(node))

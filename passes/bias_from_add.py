@@ -3,10 +3,11 @@
     c = Conv(x, w)                                          m = MatMul(x, w)       (x of rank 2)
     y = Add(c, b)         =>    y = Conv(x, w, b)           y = Add(m, b)          =>      y = Gemm(x, w, b)
 
-An existing bias is added in float64. The other operand may come first, and be a scalar.
+An existing bias is added in float64, several constants at once (B1). The other operand may come first, and be a scalar.
+Conv, ConvTranspose, Gemm, MatMul.
 
 Refused: a layer whose sum somebody else reads too or that is a graph output, a constant that is not per channel or would
-enlarge the result, a MatMul of rank above 2 (Gemm has no such form; the Add stays).
+enlarge the result, a MatMul of rank above 2 (Gemm has no such form; the Add stays), a ConvTranspose with groups.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import ClassVar
 import onnx_ir
 
 from ..ir import only_consumer
-from .layers import affine_of, channel_axis_of_output, fold_into, layer_behind
-from .rewriting import operand_pair, refuse, rewrite_each
+from .affine_chain import Step, chain_from, fold_chain, place_behind
+from .layers import affine_of
+from .rewriting import is_op, operand_pair, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +38,32 @@ class BiasFromAdd:
 
 
 def _fold(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    return fold_affine_node(graph, node, logger)
+    return fold_small_operators(graph, node, logger, "Add")
 
 
-def fold_affine_node(graph: onnx_ir.Graph, node: onnx_ir.Node, log: logging.Logger) -> bool:
-    """Folds one Add, Sub, Mul or Div with a constant operand into the layer in front, where there is one."""
+def fold_small_operators(graph: onnx_ir.Graph, node: onnx_ir.Node, log: logging.Logger, *op_types: str) -> bool:
+    """Folds the chain of Add, Sub, Mul and Div with constant operands that begins at `node` into the layer in front.
+
+    Args:
+        graph: the graph of the node.
+        node: of one of the kinds `op_types`.
+        log: of the pass.
+        op_types: what the chain may consist of.
+    """
     pair = operand_pair(node)
-    layer = None if pair is None else layer_behind(node.inputs[pair[0]])
-    if pair is None or layer is None:
+    place = None if pair is None else place_behind(node.inputs[pair[0]])
+    if pair is None or place is None:
         return False
+    layer = place.layer
     if only_consumer(layer.output) is not node:
         return refuse(log, node, f"{layer.output.name!r} has other readers or is a graph output")
-    place = channel_axis_of_output(layer)
-    affine = None if place is None else affine_of(node, *place, layer.channels)
-    if affine is None:
-        return refuse(log, node, f"its constant of shape {pair[1].shape} is not one number per channel")
-    _, scale, shift = affine
-    if shift.any() and not layer.takes_bias:
-        return refuse(log, node, "a MatMul takes a bias only where its input is known to have rank 2")
-    scales = node.op_type in ("Mul", "Div") or bool((scale != 1).any())
-    adds = node.op_type in ("Add", "Sub")
-    fold_into(graph, layer, node, scale if scales else None, shift if adds else None, node.inputs[1 - pair[0]] if adds else None)
+
+    def step(member: onnx_ir.Node) -> Step | None:
+        found = affine_of(member, place.rank, place.axis, layer.channels) if is_op(member, *op_types) else None
+        return None if found is not None and found[2].any() and not layer.takes_bias else found
+
+    chain = chain_from(node, step)
+    if chain is None:
+        return refuse(log, node, f"its constant of shape {pair[1].shape} is not one number per channel, or a term without a bias")
+    fold_chain(graph, layer, chain)
     return True

@@ -6,14 +6,15 @@ read off this analysis, never off node names (L1-L12).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx_ir
 
-from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, constant, only_consumer
+from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, attribute, constant, only_consumer
 
-Kind = Literal["compute", "bias", "own", "add", "concat", "rectify", "carry", "float", "island", "tail"]
+Kind = Literal["compute", "bias", "own", "add", "concat", "rectify", "slope", "leaky", "carry", "float", "island", "tail"]
 
 TAIL_OPS = frozenset({"Softmax", "LogSoftmax"})
 """Softmax and everything behind it stays float (L8)."""
@@ -25,6 +26,9 @@ RESCALE_ROLE = "rescale"
 RECIPROCAL_ROLE = "reciprocal"
 REQUANTIZE_ROLE = "requantize"
 BIAS_ROLE = "bias"
+SLOPE_ROLE = "slope"
+LEAKY_ROLE = "leaky"
+"""The Mul and the Max (or Min) that a leaky relu is lowered to (L3)."""
 OWN_ROLES = frozenset({INPUT_ROLE, RESCALE_ROLE, REQUANTIZE_ROLE})
 """Identity nodes with one of these roles exist so that a quantizer has a value of its own (S)."""
 
@@ -61,6 +65,24 @@ def is_unsigned_rectifier(node: onnx_ir.Node) -> bool:
     return low is not None and float(low.item()) >= 0.0
 
 
+def leaky_slope(node: onnx_ir.Node) -> float | None:
+    """`a` of a leaky relu, whole or lowered to `Max(x, a * x)`, else None; one that is not finite has no fixed-point form."""
+    if node.op_type == "LeakyRelu" and node.domain == "":
+        slope = float(attribute(node, "alpha", 0.01))
+        return slope if math.isfinite(slope) else None
+    scaled = node.inputs[1].producer() if role_of(node) == LEAKY_ROLE and len(node.inputs) == 2 and node.inputs[1] else None
+    alpha = constant(scaled.inputs[1]) if scaled is not None and is_slope(scaled) else None
+    return None if alpha is None else float(alpha.item())
+
+
+def is_slope(node: onnx_ir.Node) -> bool:
+    """Whether the node is the `a * x` of a lowered leaky relu."""
+    if role_of(node) != SLOPE_ROLE or node.op_type != "Mul":
+        return False
+    alpha = constant(node.inputs[1])
+    return alpha is not None and alpha.size == 1
+
+
 @dataclass
 class Flow:
     """What `analyse` found.
@@ -70,22 +92,26 @@ class Flow:
         signed: whether a value may be negative; constants are missing, they take the sign of what they meet.
         integers: values that are, or will be, on a fixed-point grid (or a sum about to be rounded onto one).
         origin: the value that sets the scale of a value: itself, or what pass-through operators lead back to.
+        wide: values that a lowered leaky relu computes with, rounded to 16 bits instead of 8 (L3).
     """
 
     kind: dict[onnx_ir.Node, Kind] = field(default_factory=dict)
     signed: dict[onnx_ir.Value, bool] = field(default_factory=dict)
     integers: set[onnx_ir.Value] = field(default_factory=set)
     origin: dict[onnx_ir.Value, onnx_ir.Value] = field(default_factory=dict)
+    wide: set[onnx_ir.Value] = field(default_factory=set)
+
+    def is_unrounded(self, value: onnx_ir.Value) -> bool:
+        """Whether the value is computed, not moved: what comes next may read it before it is rounded."""
+        producer = value.producer()
+        if producer is None or self.kind.get(producer) not in ("compute", "bias", "add", "own", "rectify", "leaky"):
+            return False
+        return role_of(producer) not in (INPUT_ROLE, RESCALE_ROLE)
 
     def is_sum(self, value: onnx_ir.Value) -> bool:
         """Whether the value is an accumulator whose only reader rectifies it: no quantizer in between (L2)."""
-        producer = value.producer()
-        if producer is None or self.kind.get(producer) not in ("compute", "bias", "add", "own", "rectify"):
-            return False
-        if role_of(producer) in (INPUT_ROLE, RESCALE_ROLE):
-            return False
         reader = only_consumer(value)
-        return reader is not None and self.kind.get(reader) == "rectify"
+        return reader is not None and self.kind.get(reader) == "rectify" and self.is_unrounded(value)
 
 
 def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
@@ -106,6 +132,8 @@ def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
         kind = _classify(node, data, flow, behind_tail)
         flow.kind[node] = kind
         signed = _may_be_negative(node, kind, data, flow)
+        if kind == "slope":
+            flow.wide.update((data[0], node.outputs[0]))
         for value in node.outputs:
             flow.signed[value] = signed
             flow.origin[value] = flow.origin.get(data[0], data[0]) if kind in ("carry", "float") and data else value
@@ -137,6 +165,10 @@ def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_
         return "carry"  # of what cannot be negative
     if is_rectifier(node):
         return "rectify"
+    if is_slope(node):
+        return "slope"
+    if leaky_slope(node) is not None:
+        return "leaky"
     if node.op_type in PASS_THROUGH and node.inputs[0] is data[0] and _moves_exactly(node):
         return "carry" if integer_inputs[0] else "float"
     return "island"
@@ -161,6 +193,9 @@ def _moves_exactly(node: onnx_ir.Node) -> bool:
 def _may_be_negative(node: onnx_ir.Node, kind: Kind, data: list[onnx_ir.Value], flow: Flow) -> bool:
     if kind == "rectify":
         return not is_unsigned_rectifier(node)
+    if kind == "leaky":
+        slope = leaky_slope(node)
+        return slope is None or (slope > 0 and flow.signed.get(data[0], True))
     if node.op_type in NON_NEGATIVE_OPS:
         return False
     if kind == "compute":

@@ -5,10 +5,11 @@
 
     s = gamma / sqrt(var + epsilon)          per output channel, in float64; the result is stored in the weight's type
 
-Conv of any group, Gemm, MatMul of rank 2 (which becomes Gemm). A batch norm without a layer in front is for
-`affine-to-depthwise`.
+Conv of any group, ConvTranspose (output channels in axis 1 of its weight), Gemm, MatMul of rank 2 (which becomes Gemm).
+Batch norms in a row are folded at once, so that the weight is rounded once. A batch norm without a layer in front is for
+`affine-into-next` or `affine-to-depthwise`.
 
-Refused: parameters that are not constant, a sum with other readers or that is a graph output.
+Refused: parameters that are not constant, a ConvTranspose with groups, a sum with other readers or that is a graph output.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 import onnx_ir
 
 from ..ir import ModelError, UnsupportedError, attribute, constant, only_consumer
-from .layers import channel_axis_of_output, fold_into, layer_behind
-from .rewriting import Float64, refuse, rewrite_each
+from .affine_chain import Step, chain_from, fold_chain, place_behind
+from .rewriting import Float64, is_op, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -40,24 +41,30 @@ class FoldBatchNorm:
             UnsupportedError: a node in training mode.
             ModelError: a variance that is not positive with epsilon added.
         """
-        return rewrite_each(model.graph, _fold, "BatchNormalization")
+        return rewrite_each(model.graph, fold_batch_norms, "BatchNormalization")
 
 
-def _fold(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    affine = batch_norm_affine(node)
-    if affine is None:
+def fold_batch_norms(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    """Folds the batch norms that begin at `node` into the layer in front."""
+    if batch_norm_affine(node) is None:
         return refuse(logger, node, "its parameters are not constant")
-    layer = layer_behind(node.inputs[0])
-    if layer is None:
+    place = place_behind(node.inputs[0])
+    if place is None:
         return refuse(logger, node, "there is no compute layer with constant weights in front")
-    if only_consumer(layer.output) is not node:
-        return refuse(logger, node, f"{layer.output.name!r} has other readers or is a graph output")
-    place = channel_axis_of_output(layer)
-    if place is None or place[1] != 1 or not layer.takes_bias:
+    if only_consumer(place.layer.output) is not node:
+        return refuse(logger, node, f"{place.layer.output.name!r} has other readers or is a graph output")
+    if place.axis != 1 or not place.layer.takes_bias:
         return refuse(logger, node, "the layer's output channels are not known to be axis 1")
-    scale, shift = affine
-    fold_into(graph, layer, node, scale, shift, node.inputs[2])
+    chain = chain_from(node, batch_norm_step)
+    assert chain is not None
+    fold_chain(graph, place.layer, chain)
     return True
+
+
+def batch_norm_step(node: onnx_ir.Node) -> Step | None:
+    """Reads a BatchNormalization as a step of a chain; None for other nodes."""
+    affine = batch_norm_affine(node) if is_op(node, "BatchNormalization") else None
+    return None if affine is None else (0, *affine)
 
 
 def batch_norm_affine(node: onnx_ir.Node) -> tuple[Float64, Float64] | None:

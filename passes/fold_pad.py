@@ -32,10 +32,11 @@ class FoldPad:
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
-        return rewrite_each(model.graph, _fold, "Pad")
+        return rewrite_each(model.graph, fold_zero_pad, "Pad")
 
 
-def _fold(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+def fold_zero_pad(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    """Gives a Pad to the convolutions that read it, where it is one of zeros."""
     convolutions = [
         reader for reader in consumers(node.outputs[0]) if is_op(reader, "Conv") and reader.inputs[0] is node.outputs[0]
     ]

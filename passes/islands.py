@@ -52,6 +52,10 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
         return "only convolutions over height and width are quantized"
     if node.op_type in COMPUTE:
         return "both operands are computed; only constant weights are quantized"
+    if node.op_type == "PRelu":
+        return "its slopes are computed, or differ from channel to channel; one constant slope has a fixed-point form (L3)"
+    if node.op_type == "LeakyRelu":
+        return "its slope is not finite"
     if node.domain:
         return f"operator of the foreign domain {node.domain!r}"
     return f"{node.op_type} has no fixed-point form"

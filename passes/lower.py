@@ -1,7 +1,8 @@
 """From the optimized float graph to the lowered one: every quantizer gets a value of its own (S).
 
-`lower` is a fixed recipe: average pools become convolutions, constants that must differ per reader are copied, the
-network's inputs and the layers' accumulators get values, shared scales get their rescales. What it computes is unchanged.
+`lower` is a fixed recipe: average pools become convolutions, leaky relus maxima, constants that must differ per reader are
+copied, the network's inputs and the layers' accumulators get values, shared scales get their rescales. What it computes is
+unchanged.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Pass, run_passes
 from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, analyse, role_of
 from .insert_rescale import InsertRescale
+from .leaky_to_max import LeakyToMax
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class SplitBias:
     Conv(x, w, b) -> y   becomes   Conv(x, w) -> y__acc, Add(y__acc, b) -> y
     Conv(x, w)    -> y   becomes   Conv(x, w) -> y__acc, Identity(requantize) -> y
 
-    Average pools are left whole (L6).
+    Average pools are left whole (L6), and so is a layer without bias in front of a leaky relu: its accumulator is the
+    16-bit value the leaky relu starts from, and a second quantizer of that type would be merged with the first (L3, O5).
     """
 
     name: ClassVar[str] = "split-bias"
@@ -97,6 +100,8 @@ class SplitBias:
                 continue
             readers = [reader for reader, _ in node.outputs[0].uses()]
             if len(readers) == 1 and role_of(readers[0]) in (BIAS_ROLE, REQUANTIZE_ROLE):
+                continue
+            if node.outputs[0] in flow.wide and (len(node.inputs) < 3 or node.inputs[2] is None):
                 continue
             _split(model.graph, node)
             modified = True
@@ -137,7 +142,8 @@ def _split(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
 def lowering(contract: Contract, *, unsigned_input: bool = False) -> tuple[Pass, ...]:
     """The recipe for a contract, in the only order that works (S)."""
     split: tuple[Pass, ...] = (SplitBias(),) if contract == "layer16" else ()
-    return (AveragePoolToDepthwise(), OwnInputs(), OwnConstants(), *split, InsertRescale(unsigned_input))
+    leaky = LeakyToMax(unsigned_input)
+    return (AveragePoolToDepthwise(), OwnInputs(), OwnConstants(), leaky, *split, InsertRescale(unsigned_input))
 
 
 def lower(model: onnx_ir.Model, contract: Contract, *, unsigned_input: bool = False) -> None:

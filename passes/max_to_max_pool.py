@@ -10,6 +10,8 @@
 
     y = GlobalMaxPool(x)                             =>      as the first
 
+    y = ReduceMax(x, {2})                            =>      as means of sequences x[n,C,L]: MaxPool of Unsqueeze(x, {2})
+
     y = ReduceMax(x, axes of one element)            =>      y = Identity(x), or Squeeze(x, axes) without keepdims
 
 Refused: other axes, height or width that are not fixed, a maximum behind a channels-last transpose that keeps its dimensions
@@ -25,8 +27,8 @@ from typing import ClassVar
 import onnx_ir
 
 from ..ir import add_node, attribute, name_of, static_shape
-from .mean_to_global_average_pool import finish_reduction, only_moves, reduced_axes
-from .rewriting import inherited, is_op, refuse, rewrite_each
+from .mean_to_global_average_pool import finish_reduction, image_reduced, only_moves, reduced_axes
+from .rewriting import inherited, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -48,16 +50,11 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     axes, keep = (2, 3) if whole else reduced_axes(node), whole or bool(attribute(node, "keepdims", 1))
     if not whole and only_moves(graph, node, axes):
         return True
-    producer = None if source is None else source.producer()
-    if axes == (1, 2) and not keep and producer is not None and is_op(producer, "Transpose"):
-        if attribute(producer, "perm", None) != (0, 2, 3, 1):
-            return refuse(logger, node, "the transpose in front is not channels-last")
-        source = producer.inputs[0]
-    elif axes != (2, 3):
-        return refuse(logger, node, f"it reduces axes {axes}, not height and width")
-    shape = None if source is None else static_shape(source)
-    if source is None or shape is None or len(shape) != 4 or shape[2] is None or shape[3] is None:
-        return refuse(logger, node, "its input is not known to be an image of fixed size")
+    known = None if source is None else static_shape(source)
+    image = image_reduced(graph, node, source, axes, keep=keep) if known is not None and None not in known[1:] else None
+    shape = None if image is None else static_shape(image)
+    if shape is None or shape[2] is None or shape[3] is None:
+        return refuse(logger, node, f"it reduces axes {axes}, not those of an image or sequence of fixed size")
     result, metadata = node.outputs[0], inherited(node)
     attributes: dict[str, int | list[int]] = {
         "kernel_shape": [shape[2], shape[3]],
@@ -66,6 +63,6 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         "pads": [0, 0, 0, 0],
     }
     name = name_of(result)
-    pooled = add_node(graph, "MaxPool", [source], f"{name}__pool", attributes=attributes, before=node, metadata=metadata)
+    pooled = add_node(graph, "MaxPool", [image], f"{name}__pool", attributes=attributes, before=node, metadata=metadata)
     finish_reduction(graph, node, pooled, keep=keep)
     return True

@@ -8,12 +8,15 @@
     t = Transpose<perm = [0, 2, 3, 1]>(x)            =>      as above: the channels are in axis 1 of x
     y = ReduceMean<keepdims = 0>(t, {1, 2})
 
+    y = ReduceMean<keepdims = 0>(x, {2})             =>      u = Unsqueeze(x, {2})          sequences x[n,C,L], [n,L,C] behind a
+                                                             y = Flatten(GlobalAveragePool(u))                     transpose
+
     y = ReduceMean(x, axes of one element)           =>      y = Identity(x), or Squeeze(x, axes) without keepdims
 
 Axes may be an attribute (before opset 18) or an input, and negative.
 
-Refused: means over other axes, tensors that are not of rank 4, a mean over height and width behind a channels-last
-transpose that keeps its dimensions (`sink-transposes` brings it into the first form).
+Refused: means over other axes, tensors that are not of rank 3 or 4, a mean behind a channels-last transpose that keeps its
+dimensions (`sink-transposes` brings it into the first form).
 """
 
 from __future__ import annotations
@@ -47,32 +50,63 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     source, axes = node.inputs[0], reduced_axes(node)
     if only_moves(graph, node, axes):
         return True
-    if source is None or axes is None or rank_of(source) != 4:
-        return refuse(logger, node, "its axes are not constant or its input is not known to be an image")
     keep = bool(attribute(node, "keepdims", 1))
-    producer = source.producer()
-    if axes == (1, 2) and not keep and producer is not None and is_op(producer, "Transpose"):
-        if attribute(producer, "perm", None) != (0, 2, 3, 1):
-            return refuse(logger, node, "the transpose in front is not channels-last")
-        source = producer.inputs[0]
-    elif axes != (2, 3):
-        return refuse(logger, node, f"it averages over axes {axes}, not height and width")
+    image = image_reduced(graph, node, source, axes, keep=keep)
+    if image is None:
+        return refuse(logger, node, f"it averages over axes {axes}, not those of an image or sequence in axis order n, C, ...")
     result, metadata = node.outputs[0], inherited(node)
-    name = name_of(result)
-    pooled = add_node(graph, "GlobalAveragePool", [source], f"{name}__pool", before=node, metadata=metadata)
+    pooled = add_node(graph, "GlobalAveragePool", [image], f"{name_of(result)}__pool", before=node, metadata=metadata)
     finish_reduction(graph, node, pooled, keep=keep)
     return True
 
 
+def image_reduced(
+    graph: onnx_ir.Graph, node: onnx_ir.Node, source: onnx_ir.Value | None, axes: tuple[int, ...] | None, *, keep: bool
+) -> onnx_ir.Value | None:
+    """The image [n, C, h, w] whose height and width a reduction takes together.
+
+    A sequence becomes an image of height 1, as Conv1D computes it. None where the axes are others. Without
+    kept dimensions the channels-last transpose in front is looked through.
+    """
+    rank = rank_of(source)
+    if source is None or axes is None or rank not in (3, 4):
+        return None
+    last = tuple(range(1, rank - 1))
+    producer = source.producer()
+    if axes == last and axes != tuple(range(2, rank)) and not keep and is_op(producer, "Transpose"):
+        assert producer is not None
+        if attribute(producer, "perm", None) != (0, *range(2, rank), 1):
+            return None
+        source = producer.inputs[0]
+    elif axes != tuple(range(2, rank)):
+        return None
+    if source is None or rank == 4:
+        return source
+    label = f"{name_of(node.outputs[0])}__image"
+    axis = add_initializer(graph, f"{label}__axis", np.asarray([2], np.int64))
+    image = add_node(graph, "Unsqueeze", [source, axis], label, before=node, like=source, metadata=inherited(node))
+    image.shape = None if source.shape is None else onnx_ir.Shape([*source.shape[:2], 1, *source.shape[2:]])
+    return image
+
+
 def finish_reduction(graph: onnx_ir.Graph, node: onnx_ir.Node, pooled: onnx_ir.Value, *, keep: bool) -> None:
-    """A pooled image [N, C, 1, 1] takes the place of a reduction's output, flattened to [N, C] unless dimensions are kept."""
+    """A pooled image [N, C, 1, 1] takes the place of a reduction's output, flattened to [N, C] unless dimensions are kept.
+
+    Kept dimensions are those of its input: two, or one for a sequence.
+    """
     result, metadata = node.outputs[0], inherited(node)
     pooled.type = result.type
+    rank = rank_of(node.inputs[0])
     if not keep:
         if result.shape is not None:
             pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
         label = f"{name_of(result)}__flat"
         pooled = add_node(graph, "Flatten", [pooled], label, attributes={"axis": 1}, before=node, metadata=metadata)
+    elif rank == 3:
+        if result.shape is not None:
+            pooled.shape = onnx_ir.Shape([*result.shape, 1])
+        axis = add_initializer(graph, f"{name_of(result)}__axis", np.asarray([2], np.int64))
+        pooled = add_node(graph, "Squeeze", [pooled, axis], f"{name_of(result)}__sequence", before=node, metadata=metadata)
     take_over(result, pooled)
     drop(node)
 

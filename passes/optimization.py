@@ -17,9 +17,11 @@ from .fold_affine import FoldAffine
 from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
 from .fold_pad import FoldPad
+from .hoist_affines import HoistAffines
 from .hoist_rectifiers import HoistRectifiers
 from .infer_shapes import InferShapes
 from .lift_constants import LiftConstants
+from .max_to_leaky import MaxToLeaky
 from .max_to_max_pool import MaxToMaxPool
 from .mean_to_global_average_pool import MeanToGlobalAveragePool
 from .merge_clips import MergeClips
@@ -39,11 +41,13 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
     CollapseConcat,
     SumToAdds,
+    MaxToLeaky,
     PlainGemm,
     ExplicitPads,
     SinkTransposes,
     MeanToGlobalAveragePool,
     MaxToMaxPool,
+    HoistAffines,
     AffineIntoNext,
     PermuteGemmRows,
     TransposeToReshape,
@@ -66,6 +70,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     FoldConstants(),
     SumToAdds(),
     InferShapes(),  # computed Reshape targets are constant now, and shapes behind them known
+    MaxToLeaky(),  # before its product is taken for a layer
     PlainGemm(),
     ExplicitPads(),
     SinkTransposes(),
@@ -73,17 +78,19 @@ OPTIMIZE: tuple[Pass, ...] = (
     MaxToMaxPool(),
     SpliceIdentities(),  # pools of one element
     CollapseConcat(),  # where only transposes stood between
+    HoistAffines(),  # to the layer they belong to, before the next one takes them
+    BiasFromAdd(),
+    FoldAffine(),
+    AffineIntoNext(batch_norms=False),  # constants first, so that batch norms folded later give the same bits (B0)
+    FoldBatchNorm(),
     AffineIntoNext(),  # while the rows have the order of what stands in front
     PermuteGemmRows(),
     TransposeToReshape(),
     FoldPad(),
-    BiasFromAdd(),
-    FoldAffine(),
-    FoldBatchNorm(),
-    FoldAffine(),  # what stood behind a batch norm
     AffineToDepthwise(),
     FoldAffine(),  # terms behind the new layers
     HoistRectifiers(),
+    TransposeToReshape(),  # what relus stood between
     MergeClips(),
     DropRedundantRelu(),
     InferShapes(),

@@ -10,6 +10,7 @@ from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Callback, Pass, run_passes
 from .fix_input_shape import FixInputShape
 from .insert_rescale import InsertRescale
+from .leaky_to_max import LeakyToMax
 from .lower import OwnConstants, OwnInputs, SplitBias, lowering
 from .optimization import OPTIMIZE, OPTIMIZE_KEEP_BATCH_NORM, OPTIMIZE_PASSES
 from .strip_unused import StripUnused
@@ -21,6 +22,7 @@ _ALL: Final[tuple[type[Pass], ...]] = (
     AveragePoolToDepthwise,
     OwnInputs,
     OwnConstants,
+    LeakyToMax,
     SplitBias,
     InsertRescale,
 )

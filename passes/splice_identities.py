@@ -4,7 +4,8 @@
     b = Identity(a)          =>      a = Conv(x, w)
     y = Relu(b)                      y = Relu(a)
 
-The same for Dropout outside training (mask unread) and for a Cast to the type its input has. Where the removed value
+The same for Dropout outside training (mask unread), for a Cast to the type its input has, and for SpaceToDepth and
+DepthToSpace with blocks of one element (what tf2onnx makes of a SpaceToBatchND that only pads). Where the removed value
 is a graph output, its name passes to the value in front of it (O3).
 
 Refused: an Identity with a role (`tqt_onnx.role`: lowering put it there to give a quantizer a value of its own), a node
@@ -27,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SpliceIdentities:
-    """Removes Identity, Dropout (inference) and Cast to the same type."""
+    """Removes Identity, Dropout (inference), Cast to the same type and blocks of one element."""
 
     name: ClassVar[str] = "splice-identities"
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
-        return rewrite_each(model.graph, _splice, "Identity", "Dropout", "Cast")
+        return rewrite_each(model.graph, _splice, "Identity", "Dropout", "Cast", "SpaceToDepth", "DepthToSpace")
 
 
 def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
@@ -43,6 +44,8 @@ def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     if node.op_type == "Identity" and ROLE_KEY in node.metadata_props:
         return refuse(logger, node, f"its role is {node.metadata_props[ROLE_KEY]}")
     if node.op_type == "Cast" and (before.dtype is None or before.dtype != attribute(node, "to", None)):
+        return False
+    if node.op_type in ("SpaceToDepth", "DepthToSpace") and attribute(node, "blocksize", 0) != 1:
         return False
     if node.op_type == "Dropout":
         mode = constant(node.inputs[2]) if len(node.inputs) > 2 else None

@@ -1,8 +1,10 @@
 """Terminal output: tables and progress. Rooms that compute never print; what they return is made readable here."""
 
-from .console import make_console
+from .console import RenderableType, make_console
+from .layers import group_table, inspect_table, layer_table, summary_lines
+from .noise import noise_table, own_noise_table, tie_table, unmatched_table
 from .progress import Progress, progress_bar
-from .table import table
+from .table import printable, table
 from .tables import (
     accuracy_table,
     certificate_table,
@@ -10,21 +12,29 @@ from .tables import (
     difference_table,
     engine_verdict,
     float_table,
-    inspect_table,
     island_table,
 )
 
 __all__ = [
     "Progress",
+    "RenderableType",
     "accuracy_table",
     "certificate_table",
     "check_table",
     "difference_table",
     "engine_verdict",
     "float_table",
+    "group_table",
     "inspect_table",
     "island_table",
+    "layer_table",
     "make_console",
+    "noise_table",
+    "own_noise_table",
+    "printable",
     "progress_bar",
+    "summary_lines",
     "table",
+    "tie_table",
+    "unmatched_table",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import IO, Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+
+__all__ = ["RenderableType", "make_console"]
 
 PLAIN_WIDTH: Final = 10_000
 

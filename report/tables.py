@@ -1,4 +1,4 @@
-"""The tables of the verbs."""
+"""The tables of `evaluate` and `check`, and what stays float."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 
-from ..ir import Quantizer
-from .shapes import Accuracy, Certificate, Check, Difference, FloatComparison, Inspection, Island
+from .shapes import Accuracy, Certificate, Check, Difference, FloatComparison, Island
 from .table import Cell, PlainTable, table
 
 
@@ -21,10 +20,11 @@ def accuracy_table(accuracy: Accuracy) -> Group:
         (f"{p.name} - {p.reference}", _points(p.difference), _interval(p.interval), p.p_value, f"{p.agreement:.2%}")
         for p in accuracy.differences
     ]
-    parts = [table("Accuracy", ("model", "top-1", "top-5", "top-1, 95%", "images"), models)] if models else []
+    columns = ("model", "top-1", "top-5", "top-1, 95%", "images")
+    parts = [table("Accuracy", columns, models, elide=("model",))] if models else []
     if pairs:
         title = f"Differences on the same {accuracy.count:,} images"
-        parts.append(table(title, ("models", "top-1 points", "95%", "p", "same answer"), pairs))
+        parts.append(table(title, ("models", "top-1 points", "95%", "p", "same answer"), pairs, elide=("models",)))
     return Group(*parts)
 
 
@@ -69,24 +69,6 @@ def certificate_table(certificates: Sequence[Certificate], title: str = "Certifi
     return table(title, ("layer", "operator", "bound", "accumulator bits", "certified", "reason"), rows)
 
 
-def inspect_table(inspection: Inspection) -> PlainTable:
-    """Every node: what it computes, how its weights and its output are or would be quantized, why it stays float."""
-    rows = [
-        (
-            row.node,
-            row.op_type,
-            "-" if row.shape is None else "x".join("N" if dim is None else str(dim) for dim in row.shape),
-            row.parameters,
-            _type(row.weight),
-            _type(row.output),
-            row.note,
-        )
-        for row in inspection.rows
-    ]
-    title = f"{'Quantized' if inspection.quantized else 'Would be quantized'} ({inspection.contract})"
-    return table(title, ("node", "operator", "output", "parameters", "weights", "quantized to", "note"), rows)
-
-
 def island_table(islands: Sequence[Island]) -> PlainTable:
     """Nodes that stay float, each with its reason."""
     return table("Stays float", ("node", "operator", "reason"), [(i.node, i.op_type, i.reason) for i in islands])
@@ -102,18 +84,6 @@ def engine_verdict(check: Check, engine: str) -> str:
         return "bit for bit"
     floats = [comparison for comparison in check.floats if comparison.engine == engine]
     return "floats within tolerance" if floats and all(comparison.ok for comparison in floats) else "NOT compared"
-
-
-def _type(quantizer: Quantizer | None) -> str:
-    """`uint8 2^-4 <=6`: width, scale once decided, real upper bound if any."""
-    if quantizer is None:
-        return ""
-    parts = [f"{'' if quantizer.signed else 'u'}int{quantizer.bits}"]
-    if quantizer.exponent is not None:
-        parts.append(f"2^{quantizer.exponent}")
-    if quantizer.limit is not None:
-        parts.append(f"<={quantizer.limit:g}")
-    return " ".join(parts)
 
 
 def _points(share: float | None) -> str | None:

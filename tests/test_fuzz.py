@@ -125,6 +125,6 @@ def test_the_fuzzer_reaches_every_operator() -> None:
 
     collect()
     assert seen >= {
-        "AveragePool", "Add", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul", "MaxPool", "Pad",
-        "Relu", "Reshape", "Softmax", "Transpose",
+        "AveragePool", "Add", "Clip", "Concat", "Conv", "DepthToSpace", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul", "Max",
+        "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Softmax", "SpaceToDepth", "Tanh", "Transpose",
     }  # fmt: skip

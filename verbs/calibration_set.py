@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import onnx_ir
 
     from ..datasets import Dataset, Preset
+
+SCHEMA: Final = "tqt_onnx.calibration-set/1"
 
 _BATCH = 16
 """Images in memory at once."""
@@ -50,6 +52,7 @@ class CalibrationSet:
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON takes it."""
         return {
+            "schema": SCHEMA,
             "path": str(self.path),
             "shape": list(self.shape),
             "dtype": "float32",

@@ -1,4 +1,8 @@
-"""`check`: do all engines compute the same integers? The int64 oracle against onnxruntime and TensorFlow, bit for bit."""
+"""`check`: do all engines compute the same integers? The int64 oracle against onnxruntime and TensorFlow, bit for bit.
+
+Each slice of the data is run once in the oracle (once more for an engine that has integers of its own behind a float island
+or a layer without certificate), once in every engine and, for the noise, once in the float model.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +28,15 @@ COPIES: Final = {"oracle": "oracle", "ort": "ort", "ort-optimized": "ort", "tf":
 
 def check(
     model: onnx_ir.Model | str | os.PathLike[str],
-    data: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+    data: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str] | None = None,
     *,
     engines: Sequence[str] = ("oracle", "ort"),
     copies: Mapping[str, onnx_ir.Model] | None = None,
+    float_model: onnx_ir.Model | str | os.PathLike[str] | None = None,
     preprocess: str = "none",
     limit: int | None = None,
     seed: int | None = None,
+    exclude: str | os.PathLike[str] | Sequence[str] | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> CheckResult:
@@ -38,22 +44,25 @@ def check(
 
     Args:
         model: Q/DQ model written by `quantize`.
-        data: inputs to run; more of them make the comparison stronger, the certificate needs none.
+        data: inputs to run; more of them make the comparison stronger. Without any, only the certificates are made: nothing is
+            compared, and the result is not `ok`.
         engines: of `oracle` (always on), `ort` (onnxruntime, optimizations off for every tensor and on for the outputs)
             and `tf` (the regenerated TensorFlow graph; loads TensorFlow).
         copies: engine -> a model of its own to run instead of `model`, to see whether a difference is found.
+        float_model: the float model that was quantized; the noise of every tensor is measured against it (`result.sqnr`).
         preprocess: preset for images.
         limit: at most so many examples.
         seed: draw them at random.
+        exclude: names of examples to leave out, or a file of them, as `calibration-set --list` writes it.
         batch_size: examples run at once.
         progress: called with (done, total, what).
 
     Raises:
-        ModelError: not a quantized model, or a copy that is another network.
-        UsageError: an unknown engine, or a copy for one that is not run.
+        ModelError: not a quantized model, or a copy or a float model that is another network.
+        UsageError: an unknown engine, a copy for one that is not run, or a comparison asked for without data.
         DataError: data that does not fit.
     """
-    from ..verify import check_engines
+    from ..verify import check_certificates, check_engines
 
     _check_engines(engines, copies or {})
     opened = open_model(model)
@@ -61,7 +70,12 @@ def check(
         raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
     for engine, copy in (copies or {}).items():
         _check_copy(opened, copy, engine)
-    feeder = Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed)
+    if data is None:
+        if copies or float_model is not None:
+            raise UsageError("a copy or a float model is compared on data. Received: no data")
+        return check_certificates(opened)
+    reference = None if float_model is None else lowered_reference(opened, float_model)
+    feeder = Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
     own = dict(copies or {})
     runners = {}
     if "tf" in engines:
@@ -72,7 +86,32 @@ def check(
         engines=tuple(dict.fromkeys(("oracle", *engines))),
         runners=runners,
         models=own,
+        float_model=reference,
     )
+
+
+def lowered_reference(model: onnx_ir.Model, float_model: onnx_ir.Model | str | os.PathLike[str]) -> onnx_ir.Model:
+    """The float model as `quantize` lowered it, with its own weights: every quantized value has its name there.
+
+    Args:
+        model: a Q/DQ model.
+        float_model: what it was made from, as `convert` wrote it; a model in memory is not changed.
+
+    Raises:
+        ModelError: unreadable, or quantized itself.
+    """
+    from ..passes import lower, optimize
+
+    graph = quantizers_of(model)
+    assert graph is not None
+    opened = open_model(float_model)
+    if quantizers_of(opened) is not None:
+        raise ModelError("the float model is quantized itself; the model that `quantize` read is expected")
+    result = opened if isinstance(float_model, (str, os.PathLike)) else opened.clone()
+    optimize(result)
+    inputs = [quantizer for quantizer in graph.quantizers if quantizer.role == "input"]
+    lower(result, graph.contract, unsigned_input=bool(inputs) and not any(quantizer.signed for quantizer in inputs))
+    return result
 
 
 def tensorflow_runner(model: onnx_ir.Model) -> Any:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
+SCHEMA: Final = "tqt_onnx.conversion/1"
+
 TOLERANCE: Final = 1e-4
 """Largest accepted difference from TensorFlow, in units of the output's range. float32 kernels that sum in another order
 differ by 1e-6 to 1e-5 of the range; a wrong padding, layout or batch norm differs by more than 1e-2."""
@@ -99,7 +101,14 @@ class Conversion:
             }
             for item in self.differences
         ]
-        return {"ok": self.ok, "source": self.source, "tolerance": self.tolerance, "outputs": outputs, "passes": list(self.passes)}
+        return {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "source": self.source,
+            "tolerance": self.tolerance,
+            "outputs": outputs,
+            "passes": list(self.passes),
+        }
 
 
 def convert(

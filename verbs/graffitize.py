@@ -76,6 +76,7 @@ def graffitize(
     preprocess: str = "none",
     limit: int | None = None,
     seed: int | None = None,
+    exclude: str | os.PathLike[str] | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Graffitization:
     """Runs a list of Graffitist's transforms.
@@ -91,6 +92,7 @@ def graffitize(
         preprocess: see `quantize`.
         limit: see `quantize`.
         seed: see `quantize`.
+        exclude: see `quantize`.
         progress: called with (done, total, what).
 
     Raises:
@@ -125,6 +127,7 @@ def graffitize(
         preprocess=preprocess,
         limit=limit,
         seed=seed,
+        exclude=exclude,
         progress=progress,
     )
     return Graffitization(conversion, quantization)

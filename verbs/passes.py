@@ -35,6 +35,7 @@ class PassTable:
         recipes: name -> the items it stands for.
         aliases: Graffitist's names -> ours.
         rewrites: (name, what it does) of what happens to every TensorFlow graph before it is ONNX; not for lists.
+            Empty unless asked for.
     """
 
     passes: tuple[PassRow, ...]
@@ -47,10 +48,17 @@ class PassTable:
         return dataclasses.asdict(self)
 
 
-def passes() -> PassTable:
-    """Reads the tables; nothing is typed twice."""
-    from ..frontend_tf.rewrites import REWRITES
+def passes(*, tensorflow: bool = False) -> PassTable:
+    """Reads the tables; nothing is typed twice.
 
+    Args:
+        tensorflow: also list the rewrites of TensorFlow graphs, which loads TensorFlow.
+    """
+    rewrites: tuple[tuple[str, str], ...] = ()
+    if tensorflow:
+        from ..frontend_tf.rewrites import REWRITES
+
+        rewrites = tuple((row.name, row.summary) for row in REWRITES)
     rows = [
         PassRow(
             name=name,
@@ -64,7 +72,7 @@ def passes() -> PassTable:
         for name, step in PASSES.items()
     ]
     recipes = {name: tuple(describe(steps)) for name, steps in RECIPES.items()}
-    return PassTable(tuple(rows), recipes, dict(ALIASES), tuple((row.name, row.summary) for row in REWRITES))
+    return PassTable(tuple(rows), recipes, dict(ALIASES), rewrites)
 
 
 def _shown(default: Any) -> str:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SCHEMA: Final = "tqt_onnx.quantization/1"
+
 _ATTEMPTS: Final = 3
 """Calibrations at most: a second one where a bias needs room, a third where that moved the scale of the layer's input."""
 
@@ -76,6 +78,7 @@ class Quantization:
     def to_dict(self) -> dict[str, Any]:
         """Everything that was decided, for JSON."""
         return {
+            "schema": SCHEMA,
             "contract": self.graph.contract,
             "images": self.images,
             "quantizers": [dataclasses.asdict(quantizer) for quantizer in self.graph.quantizers],
@@ -99,6 +102,7 @@ def quantize(
     preprocess: str = "none",
     limit: int | None = None,
     seed: int | None = None,
+    exclude: str | os.PathLike[str] | Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> Quantization:
     """Quantizes a float model with thresholds taken from calibration data.
@@ -116,6 +120,7 @@ def quantize(
         preprocess: preset for images.
         limit: use at most so many examples.
         seed: draw them at random.
+        exclude: names of examples to leave out, or a file of them, as `calibration-set --list` writes it.
         progress: called with (done, total, what).
 
     Raises:
@@ -132,7 +137,7 @@ def quantize(
     source = open_model(model)
     lowered = source if isinstance(model, (str, os.PathLike)) else source.clone()
     _refuse_quantized(lowered)
-    feeder = Feeder(lowered, calibration, preprocess=preprocess, limit=limit, seed=seed)
+    feeder = Feeder(lowered, calibration, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
     if passes is None:
         optimize(lowered)
         lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)

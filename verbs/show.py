@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..ir import Quantizer
-from ..report import accuracy_table, check_table, engine_verdict, inspect_table, island_table, make_console, table
+from ..report import (
+    accuracy_table,
+    certificate_table,
+    check_table,
+    engine_verdict,
+    group_table,
+    inspect_table,
+    island_table,
+    layer_table,
+    make_console,
+    noise_table,
+    own_noise_table,
+    printable,
+    summary_lines,
+    table,
+    tie_table,
+    unmatched_table,
+)
 
 if TYPE_CHECKING:
     from ..datasets import AccuracyResult
+    from ..report import RenderableType
     from ..verify import CheckResult
+    from .calibration_set import CalibrationSet
     from .convert import Conversion
     from .demo import DemoResult
-    from .inspect import Inspection
+    from .inspection import Inspection
+    from .passes import PassTable
     from .quantize import Quantization
 
 
@@ -24,11 +45,31 @@ def show_conversion(result: Conversion, output: Path) -> None:
         (item.name, item.difference, item.output_range, item.relative, item.relative <= result.tolerance)
         for item in result.differences
     ]
-    console.print(table("ONNX against TensorFlow", ("output", "difference", "range", "relative", "accepted"), rows))
+    console.print(table(f"ONNX against {result.source}", ("output", "difference", "range", "relative", "accepted"), rows))
     if any(not (item.output_range or item.difference) for item in result.differences):
         console.print("an output is constant on every probe: nothing was compared there")
     verdict = "agrees; written" if result.ok else f"DIFFERS by more than {result.tolerance:g} of the output's range; not written"
     console.print(f"{output}: {verdict}")
+
+
+def show_passes(result: PassTable) -> None:
+    """Every pass, then the recipes and Graffitist's names."""
+    console = make_console()
+    rows = [(row.name, " ".join(row.options), row.summary) for row in result.passes]
+    console.print(table("Passes", ("pass", "options", "what it does"), rows))
+    if result.rewrites:
+        console.print(table("Before a TensorFlow graph is ONNX", ("step", "what it does"), list(result.rewrites)))
+    for name, items in result.recipes.items():
+        console.print(f"{name}: {', '.join(items)}")
+    for name, meaning in result.aliases.items():
+        console.print(f"{name} (Graffitist): {meaning}")
+
+
+def show_calibration_set(result: CalibrationSet) -> None:
+    """What was drawn from where, and the range of the numbers: a wrong preset shows there first."""
+    console = make_console()
+    shape = "x".join(map(str, result.shape))
+    console.print(f"{result.path}: {shape} float32 in [{result.minimum:g}, {result.maximum:g}], drawn from {result.source}")
 
 
 def show_quantization(result: Quantization, output: Path | None) -> None:
@@ -48,18 +89,15 @@ def show_quantization(result: Quantization, output: Path | None) -> None:
 
 
 def show_check(result: CheckResult) -> None:
-    """Each engine against the oracle, every difference, the certificate, what stays float, and the answer."""
+    """Each engine against the oracle, every difference, noise and ties, the certificate, what stays float, and the answer."""
     console = make_console()
-    console.print(check_table(result))
+    for part in _rankings(result):
+        console.print(part)
     certified = sum(layer.certified for layer in result.certificates)
     widest = max((layer.accumulator_bits or 0 for layer in result.certificates), default=0)
     console.print(f"certified for float32: {certified} of {len(result.certificates)} layers; widest accumulator {widest} bits")
     if result.fused:
         console.print(f"optimized onnxruntime session: {fused_line(result.fused)}")
-    total = sum(result.requantized.values())
-    if total:
-        ties = sum(result.ties.values())
-        console.print(f"roundings exactly on a tie: {ties:,} of {total:,} ({ties / total:.1%})")
     if result.islands:
         console.print(island_table(result.islands))
     for note in result.notes:
@@ -68,7 +106,38 @@ def show_check(result: CheckResult) -> None:
         console.print(f"certified, but compared in no engine: {', '.join(result.layers_not_compared)}")
     if result.nothing_certified:
         console.print("no layer is certified: nothing is promised")
-    console.print("exact on every certified layer" if result.ok else "NOT exact")
+    if not result.engines:
+        console.print("nothing was run: there was no data")
+    else:
+        console.print("exact on every certified layer" if result.ok else "NOT exact")
+
+
+def _rankings(result: CheckResult) -> Iterator[RenderableType]:
+    """The tables: engines or, where nothing was run, certificates; noise; ties."""
+    if result.engines:
+        yield check_table(result)
+    else:
+        yield certificate_table(sorted(result.certificates, key=lambda layer: layer.certified))
+    if result.sqnr:
+        yield noise_table(result.sqnr)
+        yield own_noise_table(result.sqnr)
+    if result.unmatched:
+        yield unmatched_table(result.unmatched)
+    rounded, ties = sum(result.requantized.values()), sum(result.ties.values())
+    if ties:
+        yield tie_table(result.tie_counts)
+    if rounded:
+        yield f"roundings exactly on a tie: {ties:,} of {rounded:,} ({ties / rounded:.1%})"
+
+
+def show_missing_certificates(result: CheckResult) -> None:
+    """What `--require-certificate` objects to."""
+    layers = result.without_certificate
+    console = make_console()
+    if layers:
+        console.print(table("A certificate is required; these layers have none", ("layer", "reason"), list(layers.items())))
+    else:
+        console.print(f"every layer is certified ({len(result.certificates)})")
 
 
 def show_accuracy(result: AccuracyResult) -> None:
@@ -77,11 +146,23 @@ def show_accuracy(result: AccuracyResult) -> None:
 
 
 def show_inspection(result: Inspection) -> None:
-    """Layer by layer: operator, shape, parameters, types, and what stays float."""
+    """A summary, then layer by layer: topology, shape, cost, types, share groups, and what stays float."""
     console = make_console()
+    for line in summary_lines(result):
+        console.print(printable(line))
+    if result.remark:
+        console.print(f"note: {printable(result.remark)}")
+    console.print(layer_table(result))
+    if result.kind == "foreign":
+        return
     console.print(inspect_table(result))
+    groups = group_table(result)
+    if groups is not None:
+        console.print(groups)
     if result.islands:
         console.print(island_table(result.islands))
+    elif result.graph is not None:
+        console.print("no layer stays float" if result.quantized else "no layer would stay float")
 
 
 def show_demo(result: DemoResult) -> None:

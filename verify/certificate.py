@@ -21,20 +21,23 @@ from .sums import Sum
 FLOAT32_EXACT: Final = 1 << 24
 """Every integer up to here is a float32 number; beyond, every second one is missing."""
 
+CERTIFIED: Final = COMPUTE | {"Add", "Mul"}
+"""Operators whose results can grow beyond what float32 holds; all others select, round or saturate."""
+
 INT32: Final = 1 << 31
 """From here on an int32 accumulator wraps."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCertificate:
-    """What is known of one layer, or of one Add, without looking at data.
+    """What is known of one layer, or of one Add or Mul, without looking at data.
 
     Attributes:
         node: name of the node.
         op_type: its operator.
         output: name of the float value it computes.
         channel_bounds: per output channel, the largest magnitude of any partial sum, in units of the sum's scale.
-        bound: the largest of them; None where nothing is known.
+        bound: the largest of them (of a Mul, the largest product); None where nothing is known.
         accumulator_bits: width of a two's complement accumulator that holds every partial sum; None likewise.
         certified: whether float32 is exact here: the sum and its requantization.
         reason: why not, else an empty string.
@@ -51,7 +54,7 @@ class LayerCertificate:
 
 
 def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertificate]:
-    """Certificates of every Conv, Gemm, MatMul and Add that is computed in fixed point, in topological order.
+    """Certificates of every Conv, Gemm, MatMul, Add and Mul that is computed in fixed point, in topological order.
 
     Args:
         model: a Q/DQ model.
@@ -62,7 +65,7 @@ def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertifi
     """
     plan = plan or make_plan(model)
     intervals = Intervals(model, plan)
-    layers = (node for node in model.graph if node.op_type in COMPUTE | {"Add"} and plan.kinds[name_of(node.outputs[0])] == "fixed")
+    layers = (node for node in model.graph if node.op_type in CERTIFIED and plan.kinds[name_of(node.outputs[0])] == "fixed")
     return [_certificate(node, intervals.sums.get(name_of(node.outputs[0]))) for node in layers]
 
 
@@ -87,11 +90,13 @@ def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
     reason = ""
     if found.bound > FLOAT32_EXACT:
         channel = found.bounds.index(found.bound)
-        reason = f"partial sums of channel {channel} can reach {found.bound}, beyond 2^24 = {FLOAT32_EXACT}"
+        what = "products" if node.op_type == "Mul" else f"partial sums of channel {channel}"
+        reason = f"{what} can reach {found.bound}, beyond 2^24 = {FLOAT32_EXACT}"
         if found.bound >= INT32 and _adds_in_int32(node):
             reason += "; they do not fit int32 either: engines with integer kernels may wrap around"
     elif not MIN_EXPONENT <= found.exponent <= MAX_EXPONENT:
-        reason = f"its sums have the scale 2^{found.exponent}, outside 2^{MIN_EXPONENT} .. 2^{MAX_EXPONENT} (Q5)"
+        what = "products" if node.op_type == "Mul" else "sums"
+        reason = f"its {what} have the scale 2^{found.exponent}, outside 2^{MIN_EXPONENT} .. 2^{MAX_EXPONENT} (Q5)"
     bits = found.bound.bit_length() + 1
     return LayerCertificate(name, node.op_type, output, found.bounds, found.bound, bits, not reason, reason)
 
@@ -105,7 +110,7 @@ def observed_bounds(model: onnx_ir.Model, feeds: Feeds) -> dict[str, int]:
     bounds: dict[str, int] = {}
 
     def observe(node: onnx_ir.Node, inputs: Sequence[Operand | None], _output: Operand) -> None:
-        if node.op_type in COMPUTE | {"Add"}:
+        if node.op_type in CERTIFIED:
             absolute = [FixedPoint(np.abs(x.integers), x.exponent) if isinstance(x, FixedPoint) else x for x in inputs]
             total = OPS[node.op_type](node, absolute)
             assert isinstance(total, FixedPoint)

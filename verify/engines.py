@@ -13,10 +13,11 @@ from .compare import integer_constants
 from .comparison import CUT, Comparison, Runner
 from .oracle import Oracle
 from .oracle_ops import OPS, Op
-from .plan import Plan, influenced
+from .plan import Plan, influenced, make_plan
 from .result import CheckResult
 from .resynchronise import Resynchronisation
 from .runtime import NO_VNNI, Session, lacks_vnni
+from .sqnr import NoiseMeter
 from .truncate import bisect_optimized, last_fixed_values, truncated
 
 
@@ -28,6 +29,7 @@ def check_engines(
     *,
     models: Mapping[str, onnx_ir.Model] | None = None,
     ops: Mapping[str, Op] = OPS,
+    float_model: onnx_ir.Model | None = None,
 ) -> CheckResult:
     """Runs engines on the same images and compares every integer tensor with the oracle's by `==`.
 
@@ -43,6 +45,7 @@ def check_engines(
         runners: further engines (`tf`), or replacements of an engine above.
         models: `oracle`, `ort` or `ort-optimized` -> the model it runs instead, to see whether a difference is found.
         ops: operators of the oracle; another table simulates a target's rounding (H1).
+        float_model: the lowered float model, to measure the noise of every tensor against; it is run once for each slice.
 
     Returns:
         The result; `ok` tells whether the promise holds.
@@ -62,7 +65,8 @@ def check_engines(
     ends = cut_ends(model, oracle.plan, points, uncertified)
     chosen, operators = _runners(model, points, ends, engines, dict(runners or {}), own)
     keep = [*oracle.plan.integers, *(name_of(value) for value in model.graph.outputs), *ends]
-    comparison = Comparison(model, oracle, points, keep, integer_constants(reference))
+    meter = None if float_model is None else NoiseMeter(reference, float_model)
+    comparison = Comparison(model, oracle, points, keep, integer_constants(reference), meter)
     for engine in chosen:
         copy = own.get(engine, model)
         if copy is not reference and engine not in (runners or {}) and engine != CUT:
@@ -89,6 +93,38 @@ def check_engines(
         notes=(NO_VNNI,) if asked and lacks_vnni() else (),
         promised={engine: comparison.promised[engine] for engine in chosen},
         layers_not_compared=comparison.layers_not_compared(certificates),
+        sqnr=() if meter is None else meter.result(),
+        unmatched=() if meter is None else meter.unmatched(),
+    )
+
+
+def check_certificates(model: onnx_ir.Model) -> CheckResult:
+    """What is known of a model without data: the certificates and the islands. Nothing was compared, so it is not `ok`.
+
+    Args:
+        model: a Q/DQ model.
+
+    Raises:
+        UnsupportedError: as `certify`.
+    """
+    plan = make_plan(model)
+    return CheckResult(
+        engines=(),
+        images=0,
+        integers={},
+        not_compared=plan.integers,
+        differences=(),
+        not_certified=(),
+        floats=(),
+        certificates=tuple(certify(model, plan)),
+        islands=plan.islands,
+        ties={},
+        requantized={},
+        fused={},
+        first_optimized=None,
+        notes=(),
+        promised={},
+        layers_not_compared=(),
     )
 
 

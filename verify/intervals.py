@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -51,7 +51,7 @@ class Intervals:
 
     Attributes:
         by_name: value name -> interval.
-        sums: output name of a layer or Add -> bounds of its partial sums.
+        sums: output name of a layer, an Add or a Mul -> bounds of what it adds up or multiplies.
     """
 
     def __init__(self, model: onnx_ir.Model, plan: Plan) -> None:
@@ -113,6 +113,39 @@ class Intervals:
         self.sums[name_of(node.outputs[0])] = Sum((bound,), result.low, result.high, exponent)
         return result
 
+    def multiply(self, node: onnx_ir.Node) -> Interval | None:
+        """The ends of a product are products of ends."""
+        a, b = self.of(node.inputs[0]), self.of(node.inputs[1])
+        if a is None or b is None:
+            return None
+        corners = [x * y for x in (a.low, a.high) for y in (b.low, b.high)]
+        result = Interval(min(corners), max(corners), a.exponent + b.exponent)
+        self.sums[name_of(node.outputs[0])] = Sum((result.magnitude,), result.low, result.high, result.exponent)
+        return result
+
+    def maximum(self, node: onnx_ir.Node) -> Interval | None:
+        """Both ends are the largest of the inputs' ends."""
+        return self._extreme(node, max)
+
+    def minimum(self, node: onnx_ir.Node) -> Interval | None:
+        """Both ends are the smallest of the inputs' ends."""
+        return self._extreme(node, min)
+
+    def _extreme(self, node: onnx_ir.Node, choose: Callable[[Iterable[int]], int]) -> Interval | None:
+        known = self._on_one_grid(node)
+        if known is None:
+            return None
+        return Interval(choose(i.low for i in known), choose(i.high for i in known), known[0].exponent)
+
+    def _on_one_grid(self, node: onnx_ir.Node) -> list[Interval] | None:
+        """The intervals of all inputs on the finest of their grids, None where one is not known."""
+        found = [self.of(value) for value in node.inputs]
+        known = [interval for interval in found if interval is not None]
+        if not known or len(known) < len(found):
+            return None
+        exponent = min(interval.exponent for interval in known)
+        return [interval.on(exponent) for interval in known]
+
     def relu(self, node: onnx_ir.Node) -> Interval | None:
         """Negative numbers vanish."""
         x = self.of(node.inputs[0])
@@ -136,13 +169,10 @@ class Intervals:
 
     def concat(self, node: onnx_ir.Node) -> Interval | None:
         """The hull of all inputs."""
-        found = [self.of(value) for value in node.inputs]
-        known = [interval for interval in found if interval is not None]
-        if not known or len(known) < len(found):
+        known = self._on_one_grid(node)
+        if known is None:
             return None
-        exponent = min(interval.exponent for interval in known)
-        known = [interval.on(exponent) for interval in known]
-        return Interval(min(i.low for i in known), max(i.high for i in known), exponent)
+        return Interval(min(i.low for i in known), max(i.high for i in known), known[0].exponent)
 
     def pad(self, node: onnx_ir.Node) -> Interval | None:
         """Zeros join."""
@@ -163,6 +193,9 @@ RULES: Final[Mapping[str, Callable[[Intervals, onnx_ir.Node], Interval | None]]]
     "DequantizeLinear": Intervals.dequantize,
     "Gemm": Intervals.layer,
     "MatMul": Intervals.layer,
+    "Max": Intervals.maximum,
+    "Min": Intervals.minimum,
+    "Mul": Intervals.multiply,
     "Pad": Intervals.pad,
     "QuantizeLinear": Intervals.quantize,
     "Relu": Intervals.relu,

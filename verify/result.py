@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
+from ..ir import COMPUTE
 from .certificate import LayerCertificate
 from .compare import Difference, FloatComparison
 from .plan import Island
+from .sqnr import TensorNoise, Unmatched
+from .ties import TensorTies
+
+SCHEMA: Final = "tqt_onnx.check/1"
+"""Name and version of what `CheckResult.to_dict` returns; the number grows when a field goes or changes its meaning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +33,14 @@ class CheckResult:
         certificates: one per layer and Add.
         islands: what is computed in floating point, and why.
         ties: integer tensor -> requantizations that lie exactly on a tie (H1).
-        requantized: integer tensor -> requantizations.
+        requantized: integer tensor -> requantizations that round.
         fused: operators of the optimized model; empty where onnxruntime was not asked.
         first_optimized: where a model with all optimizations starts to differ, if it does.
         notes: what a reader must know of how it was run (X4).
         promised: engine -> how many of the compared integers are promised.
         layers_not_compared: certified layers whose integers were compared, with a promise, in no engine.
+        sqnr: signal and noise of every quantized tensor and output, where a float model was given.
+        unmatched: tensors that the float model has no counterpart of.
     """
 
     engines: tuple[str, ...]
@@ -50,6 +59,8 @@ class CheckResult:
     notes: tuple[str, ...]
     promised: dict[str, int]
     layers_not_compared: tuple[str, ...]
+    sqnr: tuple[TensorNoise, ...] = ()
+    unmatched: tuple[Unmatched, ...] = ()
 
     @property
     def certified(self) -> bool:
@@ -74,7 +85,37 @@ class CheckResult:
         compared = all(self.integers[engine] or engine in seen for engine in self.engines)
         return self.exact and compared and all(comparison.ok for comparison in self.floats if comparison.promised)
 
+    @property
+    def without_certificate(self) -> dict[str, str]:
+        """Layer -> why nothing is promised of it: no certificate, or not computed in integers at all."""
+        layers = {layer.node: layer.reason for layer in self.certificates if not layer.certified}
+        floats = {island.node: f"stays float: {island.reason}" for island in self.islands if island.op_type in COMPUTE}
+        return layers | floats
+
+    @property
+    def tie_counts(self) -> tuple[TensorTies, ...]:
+        """`ties` and `requantized` by tensor, in topological order."""
+        return tuple(TensorTies(name, self.ties[name], count) for name, count in self.requantized.items())
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, numbers and strings; with the verdicts `ok`, `exact`, `certified`, `nothing_certified`."""
-        verdicts = {name: getattr(self, name) for name in ("ok", "exact", "certified", "nothing_certified")}
-        return {**verdicts, **asdict(self)}
+        """Everything as dictionaries, lists, numbers and strings; `docs/json.md` says what each field means.
+
+        JSON has no infinity and no NaN: such a number is null.
+        """
+        verdicts = {name: getattr(self, name) for name in ("ok", "exact", "certified", "nothing_certified", "without_certificate")}
+        plain = {**asdict(self), "floats": [{**asdict(item), "ok": item.ok} for item in self.floats]}
+        plain["ties"] = [{**asdict(item), "share": item.share} for item in self.tie_counts]
+        del plain["requantized"]
+        plain["sqnr"] = [{**asdict(item), "sqnr_db": item.sqnr_db, "own_db": item.own_db} for item in self.sqnr]
+        found = _plain({"schema": SCHEMA, **verdicts, **plain})
+        assert isinstance(found, dict)
+        return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists; numbers that JSON cannot write as None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,7 @@ class Sum:
     """What the partial sums of a layer can reach, in units of `2^exponent`.
 
     Attributes:
-        bounds: per output channel, the largest magnitude of any partial sum (one entry for an Add).
+        bounds: per output channel, the largest magnitude of any partial sum (one entry for an Add or a Mul).
         low: smallest possible result of any channel.
         high: largest possible result of any channel.
         exponent: binary logarithm of the unit.

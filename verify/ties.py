@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx_ir
 
@@ -23,12 +24,32 @@ def count_ties(x: FixedPoint, grid: Grid) -> int:
     return int((halfway & (floor >= low) & (floor < high)).sum())
 
 
+@dataclass(frozen=True, slots=True)
+class TensorTies:
+    """How often the rounding rule decides in one tensor.
+
+    Attributes:
+        tensor: the integer tensor.
+        ties: numbers that lay exactly between two of its integers.
+        requantized: numbers that were rounded.
+    """
+
+    tensor: str
+    ties: int
+    requantized: int
+
+    @property
+    def share(self) -> float:
+        """Ties among the rounded numbers, 0 to 1."""
+        return self.ties / self.requantized if self.requantized else 0.0
+
+
 class TieCounter:
-    """An observer for `Oracle.run` that counts ties.
+    """An observer for `Oracle.run` that counts ties where integers are brought to a coarser grid; no other step rounds.
 
     Attributes:
         ties: integer tensor -> ties.
-        requantized: integer tensor -> numbers requantized.
+        requantized: integer tensor -> numbers rounded.
     """
 
     def __init__(self) -> None:
@@ -39,6 +60,8 @@ class TieCounter:
         """Looks at one node."""
         x = inputs[0]
         if node.op_type == "QuantizeLinear" and isinstance(x, FixedPoint):
-            name = name_of(node.outputs[0])
-            self.ties[name] += count_ties(x, grid_of(node))
-            self.requantized[name] += x.integers.size
+            grid = grid_of(node)
+            if grid.exponent > x.exponent:  # a carry pair copies, a finer grid shifts left
+                name = name_of(node.outputs[0])
+                self.ties[name] += count_ties(x, grid)
+                self.requantized[name] += x.integers.size

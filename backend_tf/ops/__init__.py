@@ -37,6 +37,8 @@ OPS: dict[str, Op] = {
     "Flatten": movement.flatten,
     "Squeeze": movement.squeeze,
     "Unsqueeze": movement.unsqueeze,
+    "SpaceToDepth": movement.space_to_depth,
+    "DepthToSpace": movement.depth_to_space,
     "Pad": movement.pad,
     "Concat": movement.concat,
     # what stays float (L8, L12)

@@ -23,8 +23,9 @@ def subtract(trace: Trace, step: Step) -> Laid:
 
 
 def multiply(trace: Trace, step: Step) -> Laid:
-    """Product."""
-    return _binary(trace, step, tf.multiply)
+    """Product, in float64 where float32 would not hold it (X2)."""
+    dtype = trace.dtype(step)
+    return _binary(trace, step, lambda a, b: tf.cast(a, dtype) * tf.cast(b, dtype) if dtype == tf.float64 else a * b)
 
 
 def divide(trace: Trace, step: Step) -> Laid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from ..layout import Laid
+from ..layout import NHWC, Laid
 from ..program import Step
 from ..trace import Trace
 from .elementwise import aligned
@@ -89,6 +89,24 @@ def pad(trace: Trace, step: Step) -> Laid:
     for index, axis in enumerate(axes):
         amounts[x.axis(axis)] = (pads[index], pads[index + len(axes)])
     return x.like(tf.pad(x.tensor, amounts, constant_values=tf.constant(value, x.tensor.dtype)))
+
+
+def space_to_depth(trace: Trace, step: Step) -> Laid:
+    """Blocks of an image become channels: TensorFlow's order is ONNX's."""
+    x = trace.input(step, 0).to(NHWC)
+    block = step.get("blocksize", 1)
+    return Laid(tf.nn.space_to_depth(x, block) if block > 1 else x, NHWC)
+
+
+def depth_to_space(trace: Trace, step: Step) -> Laid:
+    """Channels become blocks of an image; where the channel counts slower (CRD), channels are brought in order first."""
+    x = trace.input(step, 0).to(NHWC)
+    block = step.get("blocksize", 1)
+    if step.get("mode", "DCR") == "CRD":
+        depth = x.shape[-1]
+        order = np.arange(depth).reshape(depth // block**2, block**2).T.reshape(-1)
+        x = tf.gather(x, order, axis=-1)
+    return Laid(tf.nn.depth_to_space(x, block) if block > 1 else x, NHWC)
 
 
 def concat(trace: Trace, step: Step) -> Laid:

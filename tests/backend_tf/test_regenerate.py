@@ -104,6 +104,38 @@ def test_convolution_windows(net, contract, size, kernel, strides, pads, dilatio
 
 
 @CONTRACTS
+@pytest.mark.parametrize(("slope", "bits"), [(0.1, 10), (-0.5, 10), (1.7, 10), (0.2, 16)])
+def test_a_lowered_leaky_relu(net, contract, slope, bits):
+    """L3; with all 16 bits the product needs float64, and gets it (X2)."""
+    built = net(contract)
+    x = built.conv("c", built.top, (3, 6), act=None, exponent=-12)
+    built.quantizers[-1] = replace(built.quantizers[-1], bits=16)
+    built.constant("alpha", np.float32(slope))
+    built.quantize("alpha", bits, True, "alpha", {0.1: -12, -0.5: -10, 1.7: -8, 0.2: -17}[slope])
+    scaled = built.node("Mul", ["alpha", x], "scaled", role="slope")
+    built.quantize(scaled, 16, True, "activation", -12, group=x)
+    y = built.activation(built.node("Min" if slope > 1 else "Max", [scaled, x], "leaky", role="leaky"), None)
+    images = built.images()
+    assert_same_floats(built, images, y)
+    model = regenerate(built.model(y), built.graph())
+    assert_same_integers(model, built, images)
+    assert model.wide_layers() == ({"scaled"} if bits == 16 else frozenset())
+    assert not model.program.weights["alpha"].trainable
+
+
+@CONTRACTS
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_blocks_of_an_image(net, contract, mode):
+    built = net(contract)
+    blocks = built.node("SpaceToDepth", [built.conv("c", built.top, (3, 4))], "blocks", blocksize=2)
+    deep = built.conv("d", blocks, (16, 8))
+    y = built.node("DepthToSpace", [deep], "y", blocksize=2, mode=mode)
+    images = built.images()
+    assert_same_floats(built, images, y, "blocks")
+    assert_same_integers(regenerate(built.model(y), built.graph()), built, images)
+
+
+@CONTRACTS
 @pytest.mark.parametrize(
     ("size", "kernel", "strides", "pads"),
     [

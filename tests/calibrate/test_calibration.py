@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tqt_onnx.calibrate import calibrate
+from tqt_onnx.calibrate import METHODS, calibrate
 from tqt_onnx.calibrate.forward import integers, reals
 from tqt_onnx.ir import DataError, ModelError, Quantizer, QuantizerGraph, UnsupportedError, UsageError
 from tqt_onnx.kernels import fixed_point as fp
@@ -32,7 +32,8 @@ def feeds(*rows: list[float]) -> Any:
 
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize(
-    ("method", "bits", "log2_t"), [("max", 8, 2.0), ("mse", 8, 3.0), ("klj", 8, 2.0), ("mse", 16, 2.0), ("klj", 16, 2.0)]
+    ("method", "bits", "log2_t"),
+    [("max", 8, 2.0), ("mse", 8, 3.0), ("klj", 8, 2.0), ("percentile", 8, 2.0), ("mse", 16, 2.0), ("klj", 16, 2.0)],
 )
 def test_both_modes_agree_on_an_input(net: Any, parallel: bool, method: str, bits: int, log2_t: float) -> None:
     model, graph = identity(net, bits)
@@ -72,7 +73,7 @@ def test_a_constant_shares_its_group_with_an_activation(net: Any) -> None:
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-@pytest.mark.parametrize("method", ["max", "mse", "klj"])
+@pytest.mark.parametrize("method", METHODS)
 def test_zeros_get_a_finite_threshold_and_a_line_that_names_them(
     net: Any, parallel: bool, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +82,33 @@ def test_zeros_get_a_finite_threshold_and_a_line_that_names_them(
         assert calibrate(model, graph, feeds([0.0] * 4), method=method, parallel=parallel) == {"x__input": 0.0}
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "x__input" in caplog.text
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("number", "ceiling"), [(0.3, -1), (0.5, -1), (0.50001, 0), (3e-9, -28)])
+def test_a_constant_tensor_keeps_its_number(
+    net: Any, parallel: bool, method: str, signed: bool, number: float, ceiling: int
+) -> None:
+    model, graph = identity(net, signed=signed)
+    got = calibrate(model, graph, feeds([number] * 4), method=method, parallel=parallel)["x__input"]
+    # 0.5 is not quite reached on the grid that ends there: `mse` takes the next one (Q7)
+    assert math.ceil(got) == ceiling + (method == "mse" and number == 0.5)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_percentage_is_an_option(net: Any, parallel: bool) -> None:
+    model, graph = identity(net)
+    rows = feeds(*[[1.0, 2.0, 4.0, -8.0]] * 5)
+    got = {
+        p: calibrate(model, graph, rows, method="percentile", percentile=p, parallel=parallel)["x__input"]
+        for p in (25, 25.1, 75.0, 99.99, 100)
+    }
+    assert got == {25: 0.0, 25.1: 1.0, 75.0: 2.0, 99.99: 3.0, 100: 3.0}
+    for bad in (0, -1.0, 100.5, math.nan):
+        with pytest.raises(UsageError, match=r"above 0 and at most 100. Received: "):
+            calibrate(model, graph, rows, method="percentile", percentile=bad, parallel=parallel)
 
 
 def test_zero_weights_are_named(net: Any, images: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -144,7 +172,7 @@ def test_a_scale_outside_the_exact_range_is_refused(net: Any) -> None:
 
 def test_options_and_quantizers_are_checked(net: Any) -> None:
     model, graph = identity(net)
-    with pytest.raises(UsageError, match=r"mse, max, klj. Received: 'entropy'"):
+    with pytest.raises(UsageError, match=r"mse, max, klj, percentile. Received: 'entropy'"):
         calibrate(model, graph, feeds([1.0] * 4), method="entropy")
     for value in ("nowhere", "x"):
         stray = QuantizerGraph("layer32", (Quantizer("q", value, 8, True, "input", "q"),))

@@ -24,6 +24,7 @@ from tqt_onnx.kernels import fixed_point as fp
 from tqt_onnx.kernels import thresholds
 from tqt_onnx.kernels.histogram import Range
 from tqt_onnx.kernels.klj import klj_histogram, klj_log2
+from tqt_onnx.kernels.percentile import FloatHistogram, percentile_log2
 from tqt_onnx.passes import insert_qdq
 
 Net = tuple[onnx_ir.Model, QuantizerGraph]
@@ -92,6 +93,10 @@ def decide(x: np.ndarray, roles: set[str], bits: int, signed: bool, method: str)
         return thresholds.max_log2(seen, signed)
     if method == "mse":
         return best_mse(x, bits, signed)
+    if method == "percentile":
+        counts = FloatHistogram(signed)
+        counts.update(x)
+        return percentile_log2(counts, 99.99)
     histogram = klj_histogram(seen, signed)
     histogram.update(x)
     return klj_log2(histogram, bits, signed)
@@ -111,7 +116,7 @@ def naive(model: onnx_ir.Model, graph: QuantizerGraph, feeds: list[dict[str, np.
     return result
 
 
-@pytest.mark.parametrize("method", ["mse", "max", "klj"])
+@pytest.mark.parametrize("method", ["mse", "max", "klj", "percentile"])
 def test_decisions_are_those_of_the_definition(small: Net, images: Any, method: str) -> None:
     model, graph = small
     batches = images()

@@ -183,7 +183,7 @@ def test_json_is_strict_and_documented(labelled: bool) -> None:
     assert decoded["agreement"] == [[1.0, 0.75], [0.75, 1.0]]
     assert [model["top1"] for model in decoded["models"]] == ([3, 2] if labelled else [])
     assert decoded["differences"][0]["difference"] == (-0.25 if labelled else None)
-    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
     fields = {*decoded, *decoded["differences"][0], *(decoded["models"] or [{}])[0]}
     assert fields - set(re.findall(r"`([a-z0-9_]+)`", page)) == set()
 

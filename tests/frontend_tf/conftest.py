@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir
 import onnxruntime as ort
 import pytest
+import tensorflow as tf
 
 from tqt_onnx.frontend_tf import FrozenGraph
 
@@ -18,10 +21,7 @@ def compare(frozen: FrozenGraph, model: onnx_ir.Model, batch: int = 3, low: floa
     1e-5 of the output range: both sides sum float32 in orders of their own.
     """
     rng = np.random.default_rng(0)
-    feeds = {
-        name: rng.uniform(low, high, [batch if dim is None else dim for dim in shape]).astype(np.float32)
-        for name, shape in frozen.input_shapes.items()
-    }
+    feeds = {name: rng.uniform(low, high, shape).astype(np.float32) for name, shape in frozen.example_shapes(batch).items()}
     session = ort.InferenceSession(onnx_ir.serde.serialize_model(model).SerializeToString(), providers=["CPUExecutionProvider"])
     assert tuple(value.name for value in session.get_inputs()) == frozen.inputs
     assert tuple(value.name for value in session.get_outputs()) == frozen.outputs
@@ -35,3 +35,20 @@ def compare(frozen: FrozenGraph, model: onnx_ir.Model, batch: int = 3, low: floa
 @pytest.fixture(scope="session")
 def assert_same() -> Callable[..., None]:
     return compare
+
+
+@pytest.fixture
+def write_graph(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the graph that `build` makes, after `edit` has had it as a GraphDef."""
+
+    def write(build: Callable[[], Any], edit: Callable[[Any], None] | None = None, name: str = "net.pb") -> Path:
+        with tf.Graph().as_default() as graph:
+            build()
+        graph_def = graph.as_graph_def()
+        if edit is not None:
+            edit(graph_def)
+        path = tmp_path / name
+        path.write_bytes(graph_def.SerializeToString())
+        return path
+
+    return write

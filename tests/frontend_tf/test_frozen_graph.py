@@ -139,8 +139,7 @@ def test_ambiguous_ends_are_listed(tmp_path: Path) -> None:
         tf.add(v1.placeholder(tf.float32, (None, 3), name="a"), v1.placeholder(tf.float32, (None, 3), name="b"), name="sum")
 
     path = write(tmp_path / "sum.pb", sum_of_two)
-    with pytest.raises(ModelError, match=r"give the inputs.*a, b"):
-        load(path)
+    assert load(path).inputs == ("a", "b")  # just those that the output needs: nothing to choose
     with pytest.raises(ModelError, match="also depend on placeholder 'b'"):
         load(path, inputs=["a"])
     assert load(path, inputs=["b", "a"]).inputs == ("b", "a")
@@ -160,8 +159,7 @@ def test_placeholder_with_default_becomes_its_default(tmp_path: Path, assert_sam
 
 def test_unknown_shape(tmp_path: Path) -> None:
     path = write(tmp_path / "net.pb", lambda: small(shape=None))
-    with pytest.raises(ModelError, match="give the input shape"):
-        load(path)
+    assert load(path).input_shapes == {"input": (None, None, None, 2)}
     assert load(path, input_shape=(6, 7, 2)).input_shapes == {"input": (None, 6, 7, 2)}
     with pytest.raises(ModelError, match="cannot import"):
         load(path, input_shape=(6, 7, 5))

@@ -152,6 +152,67 @@ def test_batch_norm_with_negative_gamma_and_zero_variance(rewritten, before, io,
     assert (folded == (arrays["w"].astype(np.float64) * scale.reshape(shape)).astype(np.float32)).all()  # bit for bit
 
 
+def test_a_transposed_convolution_has_its_output_channels_in_axis_1(rewritten):
+    weight, bias = normal(3, 4, 2, 2), normal(4)
+    model = rewritten(
+        [BiasFromAdd(), FoldBatchNorm(), FoldAffine()],
+        """g (float[n,3,4,4] x) => (float[n,4,8,8] y) <float half = {0.5}> { c = ConvTranspose<strides = [2,2]>(x, w) a = Add(c, b)
+           n = BatchNormalization<epsilon = 0.001>(a, gamma, beta, mean, var) y = Mul(n, half) }""",
+        {"w": weight, "b": bias.reshape(4, 1, 1), **BN},
+    )
+    assert types(model) == ["ConvTranspose"]
+    scale = BN["gamma"].astype(np.float64) / np.sqrt(BN["var"].astype(np.float64) + np.float64(np.float32(0.001)))
+    folded = model.graph.initializers["w"].const_value.numpy()
+    assert (folded == (weight.astype(np.float64) * scale.reshape(1, 4, 1, 1)).astype(np.float32) / 2).all()
+
+
+def test_a_grouped_transposed_convolution_is_left(untouched):
+    untouched(
+        FoldBatchNorm(),
+        """g (float[n,2,4,4] x) => (float[n,4,8,8] y)
+        { c = ConvTranspose<strides = [2,2], group = 2>(x, w) y = BatchNormalization(c, gamma, beta, mean, var) }""",
+        {"w": normal(2, 2, 2, 2), **BN},
+    )
+
+
+def test_batch_norms_in_a_row_are_rounded_once(rewritten):
+    weight = normal(4, 3, 1, 1)
+    norms = "a = BatchNormalization<epsilon = 0.5>(c, gamma, beta, mean, one)"
+    model = rewritten(
+        [FoldBatchNorm()],
+        f"""g (float[n,3,2,2] x) => (float[n,4,2,2] y)
+        {{ c = Conv(x, w) {norms} y = BatchNormalization<epsilon = 0.25>(a, g2, beta, mean, one) }}""",
+        {
+            "w": weight,
+            **{name: BN[name] for name in ("gamma", "beta", "mean")},
+            "g2": np.float32([3, 0.7, -1, 1]),
+            "one": np.ones(4, np.float32),
+        },
+    )
+    assert types(model) == ["Conv"]
+    scale = np.float64([3, np.float32(0.7), -1, 1]) / np.sqrt(1.25) * (BN["gamma"].astype(np.float64) / np.sqrt(1.5))
+    np.testing.assert_array_equal(
+        model.graph.initializers["w"].const_value.numpy(),
+        (weight.astype(np.float64) * scale.reshape(4, 1, 1, 1)).astype(np.float32),
+    )
+
+
+def test_small_operators_behind_a_batch_norm_go_into_it(golden):
+    norm = "BatchNormalization<epsilon = 0.001>"
+    golden(
+        FoldAffine(),
+        f"""g (float[n,4,2,2] x) => (float[n,4,2,2] y) <float[4,1,1] f = {{2.0,-1.0,0.5,0.0}}, float h = {{0.25}}>
+        {{ r = Relu(x) n = {norm}(r, gamma, beta, mean, var) m = Mul(n, f) y = Sub(m, h) }}""",
+        f"g (float[n,4,2,2] x) => (float[n,4,2,2] y) {{ r = Relu(x) y = {norm}(r, gamma, beta, mean, var) }}",
+        BN,
+        {
+            **BN,
+            "gamma": BN["gamma"] * np.float32([2, -1, 0.5, 0]),
+            "beta": (BN["beta"].astype(np.float64) * [2, -1, 0.5, 0] - 0.25).astype(np.float32),
+        },
+    )
+
+
 def test_lone_batch_norm_becomes_depthwise(rewritten):
     text = """g (float[n,4,3,3] x) => (float[n,2,3,3] y)
     { a = Relu(x) b = BatchNormalization(a, gamma, beta, mean, var) y = Conv(b, w) }"""
@@ -176,6 +237,44 @@ def test_rescaling_at_the_input_becomes_depthwise(golden):
         { d = Sub(x, m) r = Div(d, s) y = Relu(r) }""",
         """g (float[n,2,2,2] x) => (float[n,2,2,2] y) <float[2] m = {-0.25,-0.125}, float[2,1,1,1] s = {0.5,0.25}>
         { r = Conv<group = 2, kernel_shape = [1,1], strides = [1,1], dilations = [1,1], pads = [0,0,0,0]>(x, s, m) y = Relu(r) }""",
+    )
+
+
+DEPTHWISE = "Conv<group = 4, kernel_shape = [1,1], strides = [1,1], dilations = [1,1], pads"
+
+
+def test_vectors_become_images_for_it(golden):
+    golden(
+        AffineToDepthwise(),
+        """g (float[n,4] x) => (float[n,4] y) <float[4] f = {1.0,2.0,3.0,-4.0}, float h = {1.0}>
+        { r = Relu(x) m = Mul(f, r) y = Add(m, h) }""",
+        f"""g (float[n,4] x) => (float[n,4] y) <float[4,1,1,1] f = {{1.0,2.0,3.0,-4.0}}, float[4] h = {{1.0,1.0,1.0,1.0}},
+        int64[4] y__image__shape = {{-1,4,1,1}}, int64[2] y__back__shape = {{-1,4}}>
+        {{ r = Relu(x) y__image = Reshape(r, y__image__shape) y__conv = {DEPTHWISE} = [0,0,0,0]>(y__image, f, h)
+           y = Reshape(y__conv, y__back__shape) }}""",
+    )
+
+
+def test_sequences_become_images_for_it(rewritten):
+    text = "g (float[n,4,5] x) => (float[n,4,5] y) { r = Relu(x) y = BatchNormalization(r, gamma, beta, mean, var) }"
+    model = rewritten([AffineToDepthwise()], text, {**BN, "var": np.float32([0.01, 1, 4, 100])})
+    assert types(model) == ["Relu", "Unsqueeze", "Conv", "Squeeze"]
+
+
+def test_padding_in_front_of_the_new_layer_is_its_own(golden):
+    golden(
+        AffineToDepthwise(),
+        """g (float[n,4,2,2] x) => (float[n,4,3,4] y) <float[4,1,1] f = {1.0,2.0,3.0,-4.0}, float h = {1.0},
+        int64[8] pads = {0,0,1,1,0,0,0,1}> { r = Relu(x) p = Pad(r, pads) m = Mul(p, f) y = Add(m, h) }""",
+        f"""g (float[n,4,2,2] x) => (float[n,4,3,4] y) <float[4,1,1,1] f = {{1.0,2.0,3.0,-4.0}}, float[4] h = {{1.0,1.0,1.0,1.0}}>
+        {{ r = Relu(x) y = {DEPTHWISE} = [1,1,0,1]>(r, f, h) }}""",
+    )
+
+
+def test_what_stands_behind_a_softmax_stays(untouched):
+    untouched(
+        AffineToDepthwise(),
+        "g (float[n,4] x) => (float[n,4] y) <float f = {2.0}> { s = Softmax(x) a = Identity(s) y = Mul(a, f) }",
     )
 
 

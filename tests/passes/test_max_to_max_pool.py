@@ -25,6 +25,17 @@ def test_dimensions_dropped_behind_a_channels_last_transpose(golden):
     )
 
 
+def test_a_sequence_is_an_image_of_height_1(golden):
+    golden(
+        MaxToMaxPool(),
+        "g (float[n,3,5] x) => (float[n,3] y) <int64[1] a = {2}> { y = ReduceMax<keepdims = 0>(x, a) }",
+        """g (float[n,3,5] x) => (float[n,3] y) <int64[1] y__image__axis = {2}>
+        { y__image = Unsqueeze(x, y__image__axis)
+          y__pool = MaxPool<kernel_shape = [1, 5], strides = [1, 1], dilations = [1, 1], pads = [0, 0, 0, 0]>(y__image)
+          y = Flatten<axis = 1>(y__pool) }""",
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "axes", "after"),
     [("n,3,4,5", "{1}", "n,1,4,5"), ("n,3,4,5", "{3}", "n,3,4,1"), ("n,3,h,5", "{2, 3}", "n,3,1,1"), ("n,4,5", "{1, 2}", "n,1,1")],

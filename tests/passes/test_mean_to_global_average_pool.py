@@ -29,6 +29,21 @@ def test_channels_last(golden):
     )
 
 
+def test_sequences(golden):
+    """As images of height 1; dimensions dropped or kept, channels-last looked through."""
+    golden(
+        MeanToGlobalAveragePool(),
+        """g (float[n,3,5] x) => (float[n,3] y, float[n,3] z, float[n,3,1] k) <int64[1] a = {2}, int64[1] b = {1}>
+        { y = ReduceMean<keepdims = 0>(x, a) t = Transpose<perm = [0,2,1]>(x) z = ReduceMean<keepdims = 0>(t, b)
+          k = ReduceMean<keepdims = 1>(x, a) }""",
+        """g (float[n,3,5] x) => (float[n,3] y, float[n,3] z, float[n,3,1] k)
+        <int64[1] y__image__axis = {2}, int64[1] z__image__axis = {2}, int64[1] k__image__axis = {2}, int64[1] k__axis = {2}>
+        { y__image = Unsqueeze(x, y__image__axis) y__pool = GlobalAveragePool(y__image) y = Flatten<axis = 1>(y__pool)
+          z__image = Unsqueeze(x, z__image__axis) z__pool = GlobalAveragePool(z__image) z = Flatten<axis = 1>(z__pool)
+          k__image = Unsqueeze(x, k__image__axis) k__pool = GlobalAveragePool(k__image) k = Squeeze(k__pool, k__axis) }""",
+    )
+
+
 def test_refusals(untouched):
     untouched(
         MeanToGlobalAveragePool(),

@@ -83,6 +83,28 @@ GRAPHS: dict[str, tuple[str, dict[str, np.ndarray]]] = {
         f"g (float[n,3,3,2] x) => (float[n,3,3,2] y) {{ t = {FIRST}(x) c = Conv(t, w) u = {LAST}(c) y = Add(u, b) }}",
         {"w": normal(2, 2, 1, 1), "b": normal(2)},
     ),
+    "sequence": (  # Conv1D with bias and batch norm, max pool, mean over time
+        """g (float[n,3,8] x) => (float[n,2] y)
+        { u = Unsqueeze(x, two) c = Conv<pads = [0,1,0,1]>(u, w) s = Squeeze(c, two) a = Add(s, cb) v = Unsqueeze(a, two)
+          b = BatchNormalization(v, ag, ab, am, av) t = Squeeze(b, two) r = Relu(t) p = Unsqueeze(r, two)
+          q = MaxPool<kernel_shape = [1,2], strides = [1,2]>(p) z = Squeeze(q, two) h = ReduceMean<keepdims = 0>(z, two)
+          n = BatchNormalization(h, bg, bb, bm, bv) m = MatMul(n, mw) y = Mul(m, half) }""",
+        {
+            **batch_norm("a", 4), **batch_norm("b", 4), "two": np.int64([2]), "w": normal(4, 3, 1, 3), "cb": normal(4, 1),
+            "mw": normal(4, 2), "half": np.float32(0.5),
+        },
+    ),
+    "pre_activation": (  # batch norms in front, in a row, behind padding and behind a transposed convolution
+        """g (float[n,2,6,6] x) => (float[n,3,12,12] y, float[n,2] v)
+        { s = Mul(x, f) n1 = BatchNormalization(s, ag, ab, am, av) c = Conv(n1, w) p = Pad(c, pads)
+          n2 = BatchNormalization(p, bg, bb, bm, bv) n3 = BatchNormalization(n2, bg, bb, bm, bv) r = Relu(n3)
+          d = ConvTranspose<strides = [2,2], pads = [2,2,2,2]>(r, dw) a = Add(d, db) y = BatchNormalization(a, cg, cb, cm, cv)
+          h = ReduceMean<keepdims = 0>(x, hw) e = Relu(h) v = BatchNormalization(e, ag, ab, am, av) }""",
+        {
+            **batch_norm("a", 2), **batch_norm("b", 4), **batch_norm("c", 3), "f": normal(2, 1, 1), "w": normal(4, 2, 1, 1),
+            "pads": np.int64([0, 0, 1, 1, 0, 0, 1, 1]), "dw": normal(4, 3, 2, 2), "db": normal(3, 1, 1), "hw": np.int64([2, 3]),
+        },
+    ),
     "nothing_to_do": ("g (float[n,3] x) => (float[n,3] y) { y = Softmax(x) }", {}),
 }  # fmt: skip
 
@@ -105,6 +127,11 @@ EXPECTED = {
         "Flatten",
     ],
     "last_node_is_a_bias": ["Transpose", "Conv", "Transpose"],
+    "sequence": ["Unsqueeze", "Conv", "Relu", "MaxPool", "GlobalAveragePool", "Flatten", "Gemm"],
+    "pre_activation": [
+        *("Conv", "Conv", "Relu", "ConvTranspose"),
+        *("GlobalAveragePool", "Relu", "Conv", "Reshape"),
+    ],
     "nothing_to_do": ["Softmax"],
 }
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from tqt_onnx.ir import ROLE_KEY
 from tqt_onnx.passes.splice_identities import SpliceIdentities
 
@@ -11,6 +13,17 @@ def test_identity_dropout_and_cast_go_and_the_output_keeps_its_name(golden):
         { a = Relu(x) b = Identity(a) c = Dropout(b) d = Cast<to = 1>(c) e = Neg(d) y = Identity(e) }""",
         "g (float[n,2] x) => (float[n,2] y) { a = Relu(x) y = Neg(a) }",
     )
+
+
+@pytest.mark.parametrize("operator", ["SpaceToDepth", "DepthToSpace"])
+def test_blocks_of_one_element_go_others_stay(golden, untouched, operator):
+    io = "g (float[n,4,2,2] x) => (float[n,c,h,w] y)"
+    golden(
+        SpliceIdentities(),
+        f"{io} {{ a = Relu(x) b = {operator}<blocksize = 1>(a) y = Neg(b) }}",
+        f"{io} {{ a = Relu(x) y = Neg(a) }}",
+    )
+    untouched(SpliceIdentities(), f"{io} {{ y = {operator}<blocksize = 2>(x) }}")
 
 
 def test_names_on_both_sides_stay(untouched):

@@ -13,6 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+RECTIFIERS = ("none", "relu", "relu6", "leaky")
+"""What may follow a sum."""
+
 
 @dataclass
 class Network:
@@ -70,7 +73,17 @@ class _Builder:
         self.nodes.append(helper.make_node(op, inputs, [name], name=f"n_{name}", **attributes))
         return name
 
+    def leaky(self, value: str) -> str:
+        """One of the ways to write it; slopes of few and of many bits, beyond 1, below 0, at the edges of 10 bits (L3)."""
+        slope = float(self.rng.choice([0.1, 0.2, 0.3, 0.25, 0.01, 0.5, 0.999, 1.0, 1.5, 3.3, -0.25, -1.0, 0.0, 2.0**-14]))
+        if not -1 <= slope <= 1 or self.rng.integers(2):
+            return self.node("LeakyRelu", [value], alpha=slope)
+        scaled = self.node("Mul", [self.constant(np.full((1, 1, 1, 1), slope, np.float32)), value])
+        return self.node("Max", [scaled, value])
+
     def rectify(self, value: str, kind: str) -> str:
+        if kind == "leaky":
+            return self.leaky(value)
         if kind == "relu":
             return self.node("Relu", [value])
         if kind == "relu6":
@@ -144,6 +157,8 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
                 "pad",
                 "square",
                 "leaky",
+                "blocks",
+                "tanh",
             ]
         )
     )
@@ -155,7 +170,7 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
         ]
         other, (more, _, _) = partners[draw(st.integers(0, len(partners) - 1))]
         if kind == "add":
-            total = builder.rectify(builder.node("Add", [value, other]), draw(st.sampled_from(["none", "relu", "relu6"])))
+            total = builder.rectify(builder.node("Add", [value, other]), draw(st.sampled_from(RECTIFIERS)))
             builder.values.append((total, (channels, height, width)))
         elif channels + more <= 12:
             builder.values.append((builder.node("Concat", [value, other], axis=1), (channels + more, height, width)))
@@ -170,9 +185,24 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
         turned = builder.node("Transpose", [value], perm=[0, 1, 3, 2])
         builder.values.append((turned, (channels, width, height)))
     elif kind == "leaky":
-        builder.values.append((builder.node("LeakyRelu", [value], alpha=0.25), (channels, height, width)))
+        builder.values.append((builder.leaky(value), (channels, height, width)))
+    elif kind == "blocks":
+        _blocks(draw, builder, value, (channels, height, width))
+    elif kind == "tanh":  # a float island
+        builder.values.append((builder.node("Tanh", [value]), (channels, height, width)))
     else:
         builder.values.append((builder.rectify(value, kind), (channels, height, width)))
+
+
+def _blocks(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Blocks of an image become channels, or channels blocks, where the sizes allow it."""
+    channels, height, width = shape
+    if channels % 4 == 0:
+        mode = draw(st.sampled_from(["DCR", "CRD"]))
+        made = builder.node("DepthToSpace", [value], blocksize=2, mode=mode)
+        builder.values.append((made, (channels // 4, height * 2, width * 2)))
+    elif height % 2 == 0 and width % 2 == 0 and channels <= 3:
+        builder.values.append((builder.node("SpaceToDepth", [value], blocksize=2), (channels * 4, height // 2, width // 2)))
 
 
 def _convolution(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int], *, depthwise: bool) -> None:
@@ -195,7 +225,7 @@ def _convolution(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[in
     made = builder.node(
         "Conv", inputs, kernel_shape=list(kernel), pads=pads, strides=list(strides), dilations=list(dilations), group=group
     )
-    made = builder.rectify(made, draw(st.sampled_from(["none", "relu", "relu6"])))
+    made = builder.rectify(made, draw(st.sampled_from(RECTIFIERS)))
     builder.values.append((made, (produced, *out)))
 
 

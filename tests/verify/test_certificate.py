@@ -144,6 +144,51 @@ def test_a_softmax_behind_an_uncertified_layer_is_promised_where_integers_are_gi
     assert not result.ok
 
 
+def leaky(net, alpha, e_alpha):
+    """`max(x, q16(a x))` of every 16-bit x."""
+    n = net(["n", 1])
+    x = n.quantized("x", "c", 0, "i16")
+    scaled = n.quantized(n.op("Mul", [x, n.weight("alpha", alpha, e_alpha, "i16")], "scaled__float"), "scaled", 0, "i16")
+    return n.model(n.quantized(n.op("Max", [x, scaled], "y__float"), "y", 0, "i16"))
+
+
+EVERY_X = np.arange(-(1 << 15), 1 << 15, dtype=np.float32).reshape(-1, 1)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "e_alpha", "bound"), [(410, -12, 410 << 15), (511, -10, 511 << 15), (-512, -9, 1 << 24), (341, -10, 341 << 15)]
+)
+def test_ten_bits_of_slope_are_exact_for_every_x(net, alpha, e_alpha, bound):
+    """L3: `|a_q| <= 2^9`."""
+    model = leaky(net, alpha, e_alpha)
+    (certificate,) = certify(model)
+    assert (certificate.op_type, certificate.bound, certificate.certified) == ("Mul", bound, True)
+    result = check_engines(model, [{"x": EVERY_X}])
+    assert result.ok and result.differences == () and result.not_certified == ()
+    exact = EVERY_X.astype(np.int64) * alpha
+    scaled = np.clip(np.rint(np.ldexp(exact.astype(np.float64), e_alpha)), -(1 << 15), (1 << 15) - 1)
+    assert np.array_equal(Oracle(model).run({"x": EVERY_X})["y__q"].integers, np.maximum(EVERY_X, scaled))
+
+
+@pytest.mark.parametrize("alpha", [26214, 19661])  # 0.2 and 0.3 with 16 bits
+def test_sixteen_bits_of_slope_are_not(net, alpha):
+    model = leaky(net, alpha, -17 if alpha == 26214 else -16)
+    (certificate,) = certify(model)
+    assert not certificate.certified
+    assert f"products can reach {alpha << 15}" in certificate.reason
+    result = check_engines(model, [{"x": EVERY_X}])
+    assert result.differences == ()
+    (wrong,) = (difference for difference in result.not_certified if difference.tensor == "scaled__q")
+    assert wrong.engine == "ort" and 0 < wrong.count < 100  # float32 rounds the product, then the requantization once more
+
+
+def test_a_scale_of_products_outside_float32_is_not_certified(net):
+    n = net(["n", 1])
+    n.op("Mul", [n.quantized("x", "a", -60, "i8"), n.weight("w", [1], -60)], "m")
+    (certificate,) = certify(n.model("m"))
+    assert not certificate.certified and "products have the scale 2^-120" in certificate.reason
+
+
 def test_adversarial_int16_layer_is_named(net):
     taps = 4096
     rng = np.random.default_rng(0)

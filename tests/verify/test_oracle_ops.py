@@ -83,6 +83,7 @@ def test_max_pool_is_the_reference(net):
         ("Unsqueeze", [np.array([1, -1])], {}),
         ("Pad", [np.array([0, 0, 1, 2, 0, 0, 0, 1])], {}),
         ("Pad", [np.array([1, 2]), np.int8(0).astype(np.float32), np.array([-2])], {}),
+        ("SpaceToDepth", [], {"blocksize": 1}),
         ("Identity", [], {}),
         ("Relu", [], {}),
         ("Clip", [np.float32(-3), np.float32(2.5)], {}),
@@ -97,6 +98,45 @@ def test_operators_that_move_or_limit(net, op, constants, attributes):
     assert isinstance(out, FixedPoint)
     expected = reference(op, [x.astype(float), *(c.astype(float) if c.dtype.kind == "f" else c for c in constants)], **attributes)
     assert np.array_equal(out.real(), expected)
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "attributes"),
+    [
+        ("SpaceToDepth", (2, 3, 4, 6), {"blocksize": 2}),
+        ("DepthToSpace", (2, 12, 3, 2), {"blocksize": 2, "mode": "DCR"}),
+        ("DepthToSpace", (1, 18, 2, 1), {"blocksize": 3, "mode": "CRD"}),
+        ("DepthToSpace", (0, 4, 2, 1), {"blocksize": 2}),
+    ],
+)
+def test_blocks_of_an_image(net, op, shape, attributes):
+    x = np.random.default_rng(2).integers(-128, 128, shape).astype(np.float32)
+    n = net(["n", *shape[1:]])
+    out = Oracle(n.model(n.op(op, [n.quantized("x", "a", 0, "i8")], "y", **attributes))).run({"x": x})["y"]
+    assert np.array_equal(out.real(), reference(op, [x.astype(float)], **attributes))
+
+
+def test_products_and_extremes(net):
+    """Operands of unlike shapes and scales meet exactly: products in the sum of the exponents, extremes on the finer grid."""
+    x = np.array([[1.25, -3.0], [-32.0, 31.75]], np.float32)
+    n = net(["n", 2])
+    a, b, c = n.quantized("x", "a", -2, "i8"), n.weight("b", [[-5], [512]], -3, "i16"), n.weight("c", 7, 0)
+    names = [n.op(op, [*inputs], op) for op, inputs in (("Mul", [a, b]), ("Max", [a, c, b]), ("Min", [b, a]))]
+    out = Oracle(n.model(*names)).run({"x": x})
+    b_real = np.array([[-5], [512]]) / 8
+    assert [out[name].exponent for name in names] == [-5, -3, -3]
+    assert np.array_equal(out["Mul"].real(), x * b_real)
+    assert np.array_equal(out["Max"].real(), np.maximum(np.maximum(x, 7), b_real))
+    assert np.array_equal(out["Min"].real(), np.minimum(x, b_real))
+
+
+def test_a_product_beyond_2_62_is_refused(net):
+    n = net(["n", 1])
+    a = n.quantized("x", "a", 0, "i16")
+    for index in range(4):
+        a = n.op("Mul", [a, a if index else n.weight("w", [1 << 14], 0, "i16")], f"m{index}")
+    with pytest.raises(UnsupportedError, match="2\\^62"):
+        Oracle(n.model(a)).run({"x": np.full((1, 1), 30000, np.float32)})
 
 
 @given(st.integers(-(2**40), 2**40), st.integers(-3, 44), st.integers(2, 16), st.booleans())

@@ -1,7 +1,8 @@
-"""Element by element: sums, relu, clip."""
+"""Element by element: sums, products, maxima, relu, clip."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,29 @@ def add_fixed(a: FixedPoint, b: FixedPoint, what: str) -> FixedPoint:
 def add(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
     """`a + b`."""
     return add_fixed(fixed(inputs[0]), fixed(inputs[1]), f"Add {node.name!r}")
+
+
+def multiply(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`a * b`, with broadcasting; the exponents add (L3).
+
+    Raises:
+        UnsupportedError: the product does not fit int64.
+    """
+    a, b = fixed(inputs[0]), fixed(inputs[1])
+    check_magnitude(a.magnitude * b.magnitude, f"Mul {node.name!r}")
+    return FixedPoint(a.integers * b.integers, a.exponent + b.exponent)
+
+
+def maximum(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """The largest of all inputs, with broadcasting, on the finest of their grids (L3)."""
+    integers, exponent = aligned([fixed(operand) for operand in inputs], f"Max {node.name!r}")
+    return FixedPoint(functools.reduce(np.maximum, integers), exponent)
+
+
+def minimum(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """The smallest of all inputs, likewise: a leaky relu with a slope above 1 (L3)."""
+    integers, exponent = aligned([fixed(operand) for operand in inputs], f"Min {node.name!r}")
+    return FixedPoint(functools.reduce(np.minimum, integers), exponent)
 
 
 def relu(_node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
@@ -57,4 +81,4 @@ def _never_binds(x: FixedPoint, bound: npt.NDArray[Any], *, upper: bool) -> bool
     return bool((bound >= largest).all() if upper else (bound <= -largest).all())
 
 
-ELEMENTWISE: dict[str, Op] = {"Add": add, "Clip": clip, "Relu": relu}
+ELEMENTWISE: dict[str, Op] = {"Add": add, "Clip": clip, "Max": maximum, "Min": minimum, "Mul": multiply, "Relu": relu}

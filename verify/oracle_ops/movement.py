@@ -80,6 +80,27 @@ def _pad(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Arr
     return np.pad(cropped, [(max(a, 0), max(b, 0)) for a, b in both])
 
 
+def _space_to_depth(node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
+    """`y[n, (i b + j) C + c, h, w] = x[n, c, h b + i, w b + j]`."""
+    block = attribute(node, "blocksize", 1)
+    images, channels, height, width = x.shape
+    blocks = x.reshape(images, channels, height // block, block, width // block, block)
+    moved = blocks.transpose(0, 3, 5, 1, 2, 4)
+    return np.ascontiguousarray(moved).reshape(images, channels * block * block, height // block, width // block)
+
+
+def _depth_to_space(node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
+    """The inverse; in mode CRD the channel counts slower than the position in the block."""
+    block = attribute(node, "blocksize", 1)
+    images, depth, height, width = x.shape
+    channels = depth // block**2
+    if attribute(node, "mode", "DCR") == "DCR":
+        moved = x.reshape(images, block, block, channels, height, width).transpose(0, 3, 4, 1, 5, 2)
+    else:
+        moved = x.reshape(images, channels, block, block, height, width).transpose(0, 1, 4, 2, 5, 3)
+    return np.ascontiguousarray(moved).reshape(images, channels, height * block, width * block)
+
+
 def concat(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
     """Concatenation; inputs of several scales (none in our models, L5) meet on the finest."""
     axis = attribute(node, "axis", 0)
@@ -92,10 +113,12 @@ def concat(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
 
 MOVEMENT: dict[str, Op] = {
     "Concat": concat,
+    "DepthToSpace": moving(_depth_to_space),
     "Flatten": moving(_flatten),
     "Identity": moving(_identity),
     "Pad": moving(_pad),
     "Reshape": moving(_reshape),
+    "SpaceToDepth": moving(_space_to_depth),
     "Squeeze": moving(_squeeze),
     "Transpose": moving(_transpose),
     "Unsqueeze": moving(_unsqueeze),

@@ -1,0 +1,208 @@
+"""Rewrites of what TensorFlow on a CPU or tf2onnx cannot do, and graphs that are long."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tqt_onnx.frontend_tf import load, to_onnx
+from tqt_onnx.frontend_tf.from_graph_def import read_graph_def
+from tqt_onnx.frontend_tf.rewrites import REWRITES
+from tqt_onnx.frontend_tf.surgery import Surgery
+from tqt_onnx.ir import UnsupportedError
+
+v1 = tf.compat.v1
+Write = Callable[..., Path]
+Check = Callable[..., None]
+
+
+def constant(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(sum(shape)).uniform(-1, 1, shape).astype(np.float32)
+
+
+def x_of(*shape: int | None, dtype: Any = tf.float32, name: str = "x") -> Any:
+    return v1.placeholder(dtype, (None, *shape), name=name)
+
+
+def test_the_table() -> None:
+    assert len({row.name for row in REWRITES}) == len(REWRITES)
+    assert all(row.summary and "\n" not in row.summary and len(row.summary) < 100 for row in REWRITES)
+
+
+def everything() -> None:
+    """Something for most rewrites."""
+    x = v1.raw_ops.StopGradient(input=x_of(3, 8, 8)) if hasattr(v1, "raw_ops") else tf.stop_gradient(x_of(3, 8, 8))
+    x = tf.nn.dropout(tf.nn.conv2d(x, constant(3, 3, 3, 4), 1, "SAME", data_format="NCHW"), rate=0.5)
+    x = tf.cond(v1.placeholder(tf.bool, (), "is_training"), lambda: x, lambda: tf.math.erfc(x))
+    tf.quantization.fake_quant_with_min_max_vars(x, -1.0, 1.0, name="y")
+
+
+def test_each_rewrite_leaves_nothing_to_itself(write_graph: Write) -> None:
+    surgery = Surgery("net", read_graph_def(write_graph(everything)))
+    for row in REWRITES:
+        row.apply(surgery)
+        assert not row.apply(surgery), row.name
+
+
+def test_channels_first_runs_and_converts(write_graph: Write, assert_same: Check) -> None:
+    def build() -> None:
+        statistics = {key: np.abs(constant(4)) + 0.5 for key in ("scale", "offset", "mean", "variance")}
+        x = tf.nn.conv2d(x_of(3, 9, 8), constant(3, 2, 3, 4), [1, 1, 2, 1], [[0, 0], [0, 0], [1, 2], [0, 1]], data_format="NCHW")
+        x = tf.nn.bias_add(x, constant(4), data_format="NCHW")
+        x = tf.raw_ops.FusedBatchNormV3(x=x, **statistics, is_training=False, data_format="NCHW")[0]
+        x = tf.nn.depthwise_conv2d(tf.nn.relu(x), constant(3, 3, 4, 1), [1, 1, 1, 1], "SAME", data_format="NCHW")
+        x = tf.nn.max_pool2d(x, [2, 1], [1, 2], "VALID", data_format="NCHW")
+        tf.nn.avg_pool2d(x, 2, 1, "SAME", data_format="NCHW", name="y")
+
+    frozen = load(write_graph(build))
+    model = to_onnx(frozen)
+    assert_same(frozen, model)
+    assert Counter(node.op_type for node in model.graph)["Transpose"] == 0
+    assert [value.name for value in model.graph.outputs] == ["y"]
+
+
+def test_bias_of_rank_2_has_no_layout(write_graph: Write, assert_same: Check) -> None:
+    frozen = load(write_graph(lambda: tf.nn.bias_add(x_of(3), constant(3), data_format="NCHW", name="y")))
+    assert_same(frozen, to_onnx(frozen))
+
+
+EXPLICIT = [0, 0, 1, 2, 1, 1, 0, 0]
+DECONVOLUTIONS: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, int], tuple[int, ...], Any]] = {
+    "same": ((3, 4, 3), (3, 3, 2, 3), (2, 2), (6, 8, 2), "SAME"),
+    "same, odd": ((3, 4, 3), (3, 3, 2, 3), (2, 2), (5, 7, 2), "SAME"),
+    "same, kernel smaller than stride": ((3, 2, 3), (2, 2, 2, 3), (3, 3), (9, 6, 2), "SAME"),
+    "valid": ((3, 4, 3), (3, 2, 2, 3), (2, 1), (7, 5, 2), "VALID"),
+    "valid, beyond the kernel": ((3, 3, 3), (3, 3, 2, 3), (2, 2), (8, 8, 2), "VALID"),
+    "explicit": ((2, 3, 3), (3, 3, 2, 3), (3, 2), (3, 4, 2), EXPLICIT),
+    "explicit, beyond the kernel": ((2, 3, 3), (3, 3, 2, 3), (3, 2), (5, 6, 2), EXPLICIT),
+}
+
+
+@pytest.mark.parametrize("kind", DECONVOLUTIONS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_transposed_convolutions(write_graph: Write, assert_same: Check, kind: str, batch: int) -> None:
+    shape, kernel, strides, target, padding = DECONVOLUTIONS[kind]
+    explicit = [] if isinstance(padding, str) else padding
+
+    def build() -> None:
+        x = tf.raw_ops.Conv2DBackpropInput(
+            input_sizes=[batch, *target],
+            filter=constant(*kernel),
+            out_backprop=v1.placeholder(tf.float32, (batch, *shape), name="x"),
+            strides=[1, *strides, 1],
+            padding=padding if isinstance(padding, str) else "EXPLICIT",
+            explicit_paddings=explicit,
+        )
+        tf.nn.relu(tf.nn.bias_add(x, constant(2)), name="y")
+
+    path = write_graph(build)
+    frozen = load(path)
+    assert_same(frozen, to_onnx(frozen), batch=3)
+    x = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
+    graph = tf.Graph()  # the file itself, in TensorFlow
+    with graph.as_default():
+        tf.import_graph_def(read_graph_def(path), name="")
+    with v1.Session(graph=graph) as session:
+        np.testing.assert_allclose(frozen.run({"x": x})["y"], session.run("y:0", {"x:0": x}), atol=1e-5)
+
+
+def test_erfc_is_written_with_erf(write_graph: Write, assert_same: Check) -> None:
+    def gelu() -> None:
+        x = x_of(8)
+        tf.multiply(0.5 * x, tf.math.erfc(-x * np.float32(0.7071)), name="y")
+
+    frozen = load(write_graph(gelu))
+    assert "Erfc" in {node.op for node in frozen.graph_def.node}
+    model = to_onnx(frozen)
+    assert_same(frozen, model)
+    x = np.float32([[-20, -8, -1, 0, 1, 8, 20, 100]])
+    assert_same(frozen, model, low=-20.0, high=20.0)
+    assert np.isfinite(frozen.run({"x": x})["y"]).all()
+
+
+def test_weights_in_small_formats_become_float32(write_graph: Write, assert_same: Check) -> None:
+    def build() -> None:
+        half = tf.cast(tf.constant(constant(3, 3, 2, 4).astype(np.float16)), tf.float32)
+        stored = tf.constant(np.arange(4, dtype=np.uint8))
+        byte = tf.raw_ops.Dequantize(input=tf.bitcast(stored, tf.quint8), min_range=-1.0, max_range=1.0)
+        tf.nn.bias_add(tf.nn.conv2d(x_of(4, 4, 2), half, 1, "SAME"), byte, name="y")
+
+    frozen = load(write_graph(build))
+    types = {tf.dtypes.as_dtype(node.attr["dtype"].type) for node in frozen.graph_def.node if node.op == "Const"}
+    assert types == {tf.float32}
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_grouped_convolutions_convert(write_graph: Write, assert_same: Check) -> None:
+    frozen = load(write_graph(lambda: tf.nn.conv2d(x_of(6, 6, 4), constant(3, 3, 2, 6), 1, "SAME", name="y")))
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_the_tensor_to_be_given_for_an_image_of_bytes_is_named(write_graph: Write, assert_same: Check) -> None:
+    def build() -> None:
+        x = tf.cast(tf.identity(x_of(6, 6, 2, dtype=tf.uint8)), tf.float32, name="to_float")
+        tf.nn.conv2d(x / 255.0, constant(3, 3, 2, 4), 1, "SAME", name="y")
+
+    path = write_graph(build)
+    with pytest.raises(UnsupportedError, match="'x': float32 is expected; give 'to_float'.*Received: uint8"):
+        to_onnx(load(path))
+    frozen = load(path, inputs=["to_float"])
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_functions_that_nobody_calls_are_not_converted(write_graph: Write, assert_same: Check) -> None:
+    """tf2onnx converts the whole library, and stumbles over what training left there."""
+
+    def leave(graph_def: Any) -> None:
+        with tf.Graph().as_default() as other:
+            tf.function(lambda a: tf.random.gamma((3,), a))(v1.placeholder(tf.float32, None))
+        graph_def.library.CopyFrom(other.as_graph_def().library)
+
+    frozen = load(write_graph(lambda: tf.nn.relu(x_of(4), name="y"), leave))
+    assert len(frozen.graph_def.library.function) == 0
+    assert_same(frozen, to_onnx(frozen))
+
+
+LINKS: dict[str, Callable[[Any], Any]] = {
+    "relu": tf.nn.relu,
+    "identity": tf.identity,
+    "add": lambda x: tf.add(x, np.float32(0.001)),
+    "residual": lambda x: tf.nn.tanh(x) + x,
+    "guards": tf.stop_gradient,
+    "dropout": lambda x: tf.nn.dropout(x, rate=0.5),
+    "fake quant": lambda x: tf.quantization.fake_quant_with_min_max_vars(x, -9.0, 9.0),
+}
+
+
+@pytest.mark.parametrize("kind", ["relu", "guards"])
+def test_2000_nodes_in_a_chain_convert(write_graph: Write, assert_same: Check, kind: str) -> None:
+    assert sys.getrecursionlimit() <= 2000
+
+    def build() -> None:
+        x = x_of(4)
+        for _ in range(2000):
+            x = LINKS[kind](x)
+        tf.add(x, np.float32(1), name="y")
+
+    frozen = load(write_graph(build))
+    assert_same(frozen, to_onnx(frozen))
+
+
+@pytest.mark.parametrize("kind", LINKS)
+def test_2000_nodes_in_a_chain_load(write_graph: Write, kind: str) -> None:
+    def build() -> None:
+        x = v1.placeholder(tf.float32, name="x")
+        for _ in range(2000 if kind not in ("dropout", "fake quant") else 400):
+            x = LINKS[kind](x)
+        tf.raw_ops.MatMul(a=x, b=constant(7, 2), name="y")
+
+    shape = load(write_graph(build)).input_shapes["x"]
+    assert shape in ((None, 7), (None, None))  # behind a sum of two tensors nothing is known
+    assert shape == (None, 7) or kind == "residual"

@@ -1,0 +1,325 @@
+"""What only training needs goes; what it orders, guards and randomizes does not change the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tqt_onnx.frontend_tf import load, to_onnx
+from tqt_onnx.frontend_tf.from_graph_def import freeze_graph_def
+from tqt_onnx.ir import ModelError, UnsupportedError
+
+v1 = tf.compat.v1
+Write = Callable[..., Path]
+Check = Callable[..., None]
+
+
+def constant(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.default_rng(sum(shape)).uniform(-1, 1, shape).astype(np.float32)
+
+
+def x_of(*shape: int | None, dtype: Any = tf.float32, name: str = "x") -> Any:
+    return v1.placeholder(dtype, (None, *shape), name=name)
+
+
+def old_dropout(x: Any, keep: Any) -> Any:
+    """As TensorFlow 1 wrote it."""
+    mask = tf.floor(tf.add(keep, tf.random.uniform(tf.shape(x))))
+    return tf.multiply(tf.divide(x, keep), mask, name="dropout/mul")
+
+
+def middle_dropout(x: Any, rate: float) -> Any:
+    """As TensorFlow 1.13 to 2.8 wrote it."""
+    mask = tf.cast(tf.random.uniform(tf.shape(x)) >= rate, tf.float32)
+    return tf.multiply(tf.multiply(x, np.float32(1 / (1 - rate))), mask)
+
+
+DROPOUTS: dict[str, Callable[[Any], Any]] = {
+    "floor": lambda x: old_dropout(x, np.float32(0.6)),
+    "floor, keep fed": lambda x: old_dropout(x, v1.placeholder(tf.float32, name="keep_prob")),
+    "floor, keep by default": lambda x: old_dropout(x, v1.placeholder_with_default(np.float32(0.5), (), name="keep_prob")),
+    "cast": lambda x: middle_dropout(x, 0.3),
+    "select": lambda x: tf.nn.dropout(x, rate=0.3),
+    "select, keep fed": lambda x: v1.nn.dropout(x, keep_prob=v1.placeholder(tf.float32, name="keep_prob")),
+    "stateless": lambda x: tf.nn.experimental.stateless_dropout(x, rate=0.4, seed=[1, 2]),
+    "one mask for all rows": lambda x: tf.nn.dropout(x, rate=0.3, noise_shape=(1, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", DROPOUTS)
+def test_dropout_hands_on_its_input(write_graph: Write, assert_same: Check, kind: str) -> None:
+    path = write_graph(lambda: tf.add(DROPOUTS[kind](tf.nn.relu(x_of(4))), np.float32(1), name="y"))
+    frozen = load(path)
+    assert (frozen.inputs, frozen.outputs) == (("x",), ("y",))
+    x = constant(3, 4)
+    np.testing.assert_array_equal(frozen.run({"x": x})["y"], np.maximum(x, 0) + 1)
+    assert {node.op for node in frozen.graph_def.node} == {"Placeholder", "Relu", "Const", "AddV2"}
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_a_network_may_end_with_dropout_and_keeps_the_name(write_graph: Write, assert_same: Check) -> None:
+    frozen = load(write_graph(lambda: old_dropout(tf.nn.relu(x_of(4)), np.float32(0.6))))
+    assert frozen.outputs == ("dropout/mul",)
+    model = to_onnx(frozen)
+    assert [value.name for value in model.graph.outputs] == ["dropout/mul"]
+    assert_same(frozen, model)
+
+
+def test_a_factor_that_is_not_the_masks_stays(write_graph: Write) -> None:
+    """x * 3 * mask with 30% dropped: 3 is not 1 / 0.7."""
+
+    def build() -> None:
+        x = x_of(4)
+        tf.multiply(x * np.float32(3), tf.cast(tf.random.uniform(tf.shape(x)) >= 0.3, tf.float32), name="y")
+
+    x = constant(2, 4)
+    np.testing.assert_array_equal(load(write_graph(build)).run({"x": x})["y"], x * np.float32(3))
+
+
+@pytest.mark.parametrize("noise", [tf.random.normal, tf.random.uniform])
+def test_other_random_numbers_are_refused(write_graph: Write, noise: Callable[..., Any]) -> None:
+    def build() -> None:
+        x = x_of(4)
+        tf.add(x, noise(tf.shape(x)), name="y")
+
+    with pytest.raises(UnsupportedError, match=r"Random.*draws random numbers"):
+        load(write_graph(build))
+
+
+def test_checks_prints_and_summaries_go(write_graph: Write, assert_same: Check) -> None:
+    def build() -> None:
+        x = x_of(4)
+        with tf.control_dependencies([v1.Assert(tf.reduce_all(x > -9), [x])]):
+            y = tf.identity(x, name="guarded")
+        y = tf.debugging.check_numerics(y, "not a number")
+        v1.summary.histogram("activations", y)
+        y = tf.stop_gradient(tf.nn.relu(tf.raw_ops.Print(input=y, data=[y])))
+        v1.train.Saver([v1.get_variable("step", (), use_resource=False)])
+        tf.identity(y, name="y")
+        v1.summary.histogram("answers", y)
+
+    frozen = load(write_graph(build))
+    assert (frozen.inputs, frozen.outputs) == (("x",), ("y",))
+    assert {node.op for node in frozen.graph_def.node} == {"Placeholder", "Identity", "Relu"}
+    assert not any(name.startswith("^") for node in frozen.graph_def.node for name in node.input)
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_an_output_may_be_a_check(write_graph: Write) -> None:
+    path = write_graph(lambda: tf.nn.relu(tf.stop_gradient(tf.nn.tanh(x_of(4)), name="stop")))
+    assert load(path, outputs=["stop"]).outputs == ("stop",)
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_a_queue_is_an_input(write_graph: Write, assert_same: Check, many: bool) -> None:
+    def build() -> None:
+        queue = tf.queue.FIFOQueue(8, [tf.float32, tf.int32], shapes=[(8, 8, 3) if many else (4, 8, 8, 3), ()])
+        images, labels = queue.dequeue_many(4, name="batch") if many else queue.dequeue(name="batch")
+        logits = tf.reduce_mean(tf.nn.conv2d(images, constant(3, 3, 3, 5), 1, "SAME"), [1, 2])
+        v1.summary.scalar("hits", tf.reduce_sum(labels))
+        tf.nn.softmax(logits, name="y")
+
+    path = write_graph(build)
+    frozen = load(path, outputs=["y"])
+    assert frozen.input_shapes == {"batch": (None, 8, 8, 3)}
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_an_iterator_is_an_input_at_any_of_its_outputs(write_graph: Write, assert_same: Check) -> None:
+    def build() -> None:
+        data = tf.data.Dataset.from_tensor_slices((np.arange(4), constant(4, 8, 8, 3))).batch(2)
+        _, images = v1.data.make_one_shot_iterator(data).get_next(name="next")
+        tf.nn.relu(tf.nn.conv2d(images, constant(3, 3, 3, 5), 1, "SAME"), name="y")
+
+    frozen = load(write_graph(build))
+    assert (frozen.inputs, frozen.input_shapes) == (("next:1",), {"next:1": (None, 8, 8, 3)})
+    model = to_onnx(frozen)
+    assert_same(frozen, model)
+
+
+def test_several_components_of_a_queue_are_listed(write_graph: Write) -> None:
+    def build() -> None:
+        queue = tf.queue.FIFOQueue(8, [tf.float32, tf.float32], shapes=[(4,), (4,)])
+        a, b = queue.dequeue_many(4, name="batch")
+        tf.add(a, b, name="y")
+
+    path = write_graph(build)
+    with pytest.raises(ModelError, match=r"give the inputs.*batch:0, batch:1"):
+        load(path)
+    assert load(path, inputs=["batch:0", "batch:1"]).inputs == ("batch", "batch:1")
+    with pytest.raises(ModelError, match="reads 'batch:1' of a node that is cut"):
+        load(path, inputs=["batch:0"])
+
+
+def test_reading_files_is_refused_with_the_way_out(write_graph: Write) -> None:
+    def build() -> None:
+        image = tf.cast(tf.io.decode_png(v1.placeholder(tf.string, (), name="png"), 3), tf.float32, name="pixels")
+        tf.nn.relu(tf.nn.conv2d(tf.reshape(image, (1, 8, 8, 3), name="image"), constant(3, 3, 3, 5), 1, "SAME"), name="y")
+
+    path = write_graph(build)
+    with pytest.raises(ModelError, match=r"DecodePng .* reads the data itself; name the tensor"):
+        load(path)
+    assert load(path, inputs=["image"]).input_shapes == {"image": (None, 8, 8, 3)}
+
+
+LEARNING_PHASES = ("keras_learning_phase", "bn/keras_learning_phase", "is_training", "phase_train", "Model/training")
+
+
+@pytest.mark.parametrize("v2_control_flow", [True, False])
+@pytest.mark.parametrize("name", LEARNING_PHASES)
+@pytest.mark.parametrize("default", [True, False, None])
+def test_a_learning_phase_is_false(write_graph: Write, v2_control_flow: bool, name: str, default: bool | None) -> None:
+    def build() -> None:
+        x = x_of(4)
+        phase = v1.placeholder(tf.bool, (), name) if default is None else v1.placeholder_with_default(default, (), name)
+        inner = tf.cond(phase, lambda: x - 1, lambda: tf.cond(tf.logical_not(phase), lambda: x * 2, lambda: x / 0))
+        tf.add(inner, 1, name="y")
+
+    (v1.enable_control_flow_v2 if v2_control_flow else v1.disable_control_flow_v2)()
+    try:
+        path = write_graph(build)
+    finally:
+        v1.enable_control_flow_v2()
+    frozen = load(path)
+    x = constant(2, 4)
+    assert frozen.inputs == ("x",)
+    np.testing.assert_array_equal(frozen.run({"x": x})["y"], x * 2 + 1)
+    assert not {"Switch", "Merge", "If", "StatelessIf"} & {node.op for node in frozen.graph_def.node}
+
+
+def test_batch_norm_of_a_learning_phase_uses_its_moving_statistics(write_graph: Write, assert_same: Check) -> None:
+    statistics = {key: np.abs(constant(5)) + 0.5 for key in ("scale", "offset", "mean", "variance")}
+
+    def normalize(x: Any, training: bool) -> Any:
+        if not training:
+            return tf.raw_ops.FusedBatchNormV3(x=x, **statistics, is_training=False)[0]
+        moving = {"mean": np.zeros(0, np.float32), "variance": np.zeros(0, np.float32)}
+        return tf.raw_ops.FusedBatchNormV3(x=x, **(statistics | moving), is_training=True)[0]
+
+    def build() -> None:
+        x = x_of(4, 4, 5)
+        phase = v1.placeholder(tf.bool, (), "is_training")
+        tf.nn.relu(tf.cond(phase, lambda: normalize(x, True), lambda: normalize(x, False)), name="y")
+
+    v1.disable_control_flow_v2()
+    try:
+        path = write_graph(build)
+    finally:
+        v1.enable_control_flow_v2()
+    frozen = load(path)
+    model = to_onnx(frozen)
+    assert [node.op_type for node in model.graph].count("BatchNormalization") == 1
+    assert_same(frozen, model)
+
+
+def test_what_is_not_said_is_the_default(write_graph: Write) -> None:
+    """A FusedBatchNorm without `is_training` is in training mode."""
+
+    def build() -> None:
+        tf.identity(
+            tf.raw_ops.FusedBatchNorm(
+                x=x_of(2, 2, 1), scale=[1.0], offset=[0.0], mean=np.zeros(0, np.float32), variance=np.zeros(0, np.float32)
+            )[0],
+            name="y",
+        )
+
+    def strip(graph_def: Any) -> None:
+        next(node for node in graph_def.node if node.op == "FusedBatchNorm").attr.pop("is_training")
+
+    with pytest.raises(UnsupportedError, match="training mode"):
+        load(write_graph(build, strip), outputs=["y"])
+
+
+def test_an_output_in_a_dead_branch_is_refused(write_graph: Write) -> None:
+    def build() -> None:
+        x = x_of(4)
+        phase = v1.placeholder(tf.bool, (), "is_training")
+        tf.cond(phase, lambda: tf.subtract(x, 1, name="trained"), lambda: x * 2)
+
+    v1.disable_control_flow_v2()
+    try:
+        path = write_graph(build)
+    finally:
+        v1.enable_control_flow_v2()
+    with pytest.raises(ModelError, match="'cond/trained:0' is in a branch that only training takes"):
+        load(path, outputs=["cond/trained"])
+
+
+@pytest.mark.parametrize(("v2_control_flow", "op"), [(True, "If"), (False, "Switch")])
+def test_a_branch_that_depends_on_the_data_is_refused(write_graph: Write, v2_control_flow: bool, op: str) -> None:
+    def build() -> None:
+        x = x_of(4)
+        tf.add(tf.cond(tf.reduce_mean(x) > 0, lambda: x * 2, lambda: x - 1), 1, name="y")
+
+    (v1.enable_control_flow_v2 if v2_control_flow else v1.disable_control_flow_v2)()
+    try:
+        path = write_graph(build)
+    finally:
+        v1.enable_control_flow_v2()
+    with pytest.raises(UnsupportedError, match=f"{op} 'cond.*depends on the data"):
+        load(path, outputs=["y"])
+
+
+def test_waiting_for_a_branch_that_depends_on_the_data_is_refused(write_graph: Write) -> None:
+    """A control edge orders side effects, except where what it comes from may be dead."""
+
+    def build() -> None:
+        x = x_of(4)
+        off, _ = tf.raw_ops.Switch(data=x, pred=tf.reduce_mean(x) > 0)
+        with tf.control_dependencies([tf.identity(off, name="sometimes")]):
+            one = tf.constant(np.ones(4, np.float32), name="one")
+        tf.add(x, one, name="y")
+
+    with pytest.raises(UnsupportedError, match="'one' waits for 'sometimes'"):
+        load(write_graph(build), outputs=["y"])
+
+
+@pytest.mark.parametrize(("v2_control_flow", "op"), [(True, "While"), (False, "Enter")])
+def test_loops_are_refused(write_graph: Write, v2_control_flow: bool, op: str) -> None:
+    def build() -> None:
+        x = x_of(4)
+        tf.identity(tf.while_loop(lambda i, _: i < 3, lambda i, a: (i + 1, a * 2), [tf.constant(0), x])[1], name="y")
+
+    (v1.enable_control_flow_v2 if v2_control_flow else v1.disable_control_flow_v2)()
+    try:
+        path = write_graph(build)
+    finally:
+        v1.enable_control_flow_v2()
+    with pytest.raises(UnsupportedError, match=rf"{op} .* is a loop"):
+        load(path, outputs=["y"])
+
+
+def test_functions_are_inlined(write_graph: Write, assert_same: Check) -> None:
+    @tf.function
+    def inner(a: Any) -> Any:
+        return tf.nn.relu(a) * 3.0, a + 1.0
+
+    @tf.function
+    def outer(a: Any) -> Any:
+        first, second = inner(a)
+        return first - second, inner(second)[0]
+
+    def build() -> None:
+        first, second = outer(x_of(4))
+        tf.add(first, second, name="y")
+
+    with tf.Graph().as_default() as graph:
+        build()
+    frozen = freeze_graph_def(graph.as_graph_def(), "net", "net", None, None, None)
+    assert frozen.outputs == ("y",)
+    assert not frozen.graph_def.library.function
+    assert_same(frozen, to_onnx(frozen))
+    asked = freeze_graph_def(graph.as_graph_def(), "net", "net", None, ["PartitionedCall:1"], None)
+    assert asked.outputs == ("PartitionedCall:1",)
+    assert_same(asked, to_onnx(asked))
+
+
+def test_a_call_may_be_the_end(write_graph: Write) -> None:
+    frozen = load(write_graph(lambda: tf.function(tf.function(lambda b: tf.nn.relu(b) + 1))(x_of(4))))
+    x = constant(2, 4)
+    np.testing.assert_array_equal(next(iter(frozen.run({"x": x}).values())), np.maximum(x, 0) + 1)

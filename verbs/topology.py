@@ -1,0 +1,147 @@
+"""The layers of a lowered graph: runs of nodes that one quantizer ends, each with the name of its topology (L1-L7).
+
+    Conv -> Add(bias) -> Clip(0, 6)          conv+bias+relu6
+    Conv(reciprocals, group = channels)      avgpool->depthwise
+    Add -> Relu                              eltwise add+relu
+    Conv -> Mul(slope), Max                  conv+leaky relu
+
+Every node of the graph belongs to exactly one layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import onnx_ir
+
+from ..ir import attribute, constant, consumers, only_consumer
+from ..passes.flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, role_of, upper_limit
+
+MOVES: Final = {
+    "Flatten": "flatten",
+    "Identity": "identity",
+    "MaxPool": "max pool",
+    "Pad": "pad",
+    "Relu": "relu of what is never negative",
+    "Reshape": "reshape",
+    "Squeeze": "squeeze",
+    "Transpose": "transpose",
+    "Unsqueeze": "unsqueeze",
+}
+"""What passes its input's scale on (L7)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Nodes that form one layer.
+
+    Attributes:
+        nodes: in topological order; the first computes, the others finish.
+        topology: its name.
+        carries: whether it passes its input's scale on.
+    """
+
+    nodes: tuple[onnx_ir.Node, ...]
+    topology: str
+    carries: bool
+
+    @property
+    def main(self) -> onnx_ir.Node:
+        """The node the layer is called after."""
+        return self.nodes[0]
+
+    @property
+    def output(self) -> onnx_ir.Value:
+        """What the layer ends in."""
+        return self.nodes[-1].outputs[0]
+
+
+def runs(graph: onnx_ir.Graph, flow: Flow) -> list[Run]:
+    """The layers of a lowered (or any float) graph, in the order of their first nodes."""
+    taken: set[onnx_ir.Node] = set()
+    found = []
+    for node in graph:
+        if node not in taken:
+            nodes = tuple(_finished(node, flow))
+            taken.update(nodes)
+            found.append(Run(nodes, _topology(nodes, flow), flow.kind[node] in ("carry", "float", "concat")))
+    return found
+
+
+def _finished(first: onnx_ir.Node, flow: Flow) -> list[onnx_ir.Node]:
+    """The node and what finishes it: bias, relu, leaky relu."""
+    nodes = [first]
+    while flow.kind[nodes[-1]] in ("compute", "bias", "add", "own") and role_of(nodes[-1]) != INPUT_ROLE:
+        value = nodes[-1].outputs[0]
+        reader = only_consumer(value)
+        kind = None if reader is None else flow.kind[reader]
+        if reader is None or kind == "slope":
+            leaky = _leaky(value, flow)
+            return nodes + leaky
+        is_requantized = kind == "own" and flow.kind[nodes[-1]] == "compute"
+        if not (kind == "bias" or is_requantized or (kind == "rectify" and flow.is_sum(value))):
+            break
+        nodes.append(reader)
+    return nodes
+
+
+def _leaky(value: onnx_ir.Value, flow: Flow) -> list[onnx_ir.Node]:
+    """The two nodes of a leaky relu that alone reads the value, else none (L3)."""
+    readers = {flow.kind[node]: node for node in consumers(value)}
+    if set(readers) == {"slope", "leaky"} and len(consumers(value)) == 2 and not value.is_graph_output():
+        return [readers["slope"], readers["leaky"]]
+    return []
+
+
+def _topology(nodes: tuple[onnx_ir.Node, ...], flow: Flow) -> str:
+    names = [_name(nodes[0], flow)]
+    for node in nodes[1:]:
+        kind = flow.kind[node]
+        names += (
+            [_rectifier(node)] if kind == "rectify" else ["bias"] if kind == "bias" else ["leaky relu"] if kind == "leaky" else []
+        )
+    if names[0] == "rescale" and names[1:] == ["leaky relu"]:
+        return "leaky relu"
+    return "+".join(names)
+
+
+def _name(node: onnx_ir.Node, flow: Flow) -> str:
+    match flow.kind[node]:
+        case "compute":
+            bias = "+bias" if len(node.inputs) > 2 and node.inputs[2] is not None else ""
+            return _compute(node) + bias
+        case "own":
+            return {INPUT_ROLE: "input", RESCALE_ROLE: "rescale"}.get(role_of(node), "requantize")
+        case "add":
+            return "add constant" if any(constant(value) is not None for value in node.inputs) else "eltwise add"
+        case "concat":
+            return "concat"
+        case "rectify":
+            return _rectifier(node)
+        case "leaky" | "slope":
+            return "leaky relu"
+        case "bias":
+            return "bias"
+        case "carry" | "float":
+            return MOVES.get(node.op_type, node.op_type)
+    return node.op_type
+
+
+def _compute(node: onnx_ir.Node) -> str:
+    if node.op_type != "Conv":
+        return "dense"
+    group, weight = attribute(node, "group", 1), constant(node.inputs[1])
+    channels = group * weight.shape[1] if weight is not None else 0
+    if role_of(node) == RECIPROCAL_ROLE:
+        return "avgpool->depthwise"
+    if group == 1:
+        return "conv"
+    return "depthwise" if group == channels else "grouped conv"
+
+
+def _rectifier(node: onnx_ir.Node) -> str:
+    if node.op_type == "Relu":
+        return "relu"
+    limit = upper_limit(node)
+    return "clip" if limit is None else f"relu{limit:g}"
