@@ -100,13 +100,14 @@ def _axis(node: Any, operation: Any, axis: int, target: list[int | None]) -> _Ax
     dilation = node.attr["dilations"].list.i[axis] if node.attr["dilations"].list.i else 1
     reach = (kernel - 1) * dilation + 1
     natural = (columns - 1) * stride + reach
+    front = back = 0
     if node.attr["padding"].s == b"EXPLICIT":
-        front = node.attr["explicit_paddings"].list.i[2 * axis]
+        front, back = node.attr["explicit_paddings"].list.i[2 * axis : 2 * axis + 2]
     elif node.attr["padding"].s == b"SAME":
         front = max(natural - wanted, 0) // 2
-    else:
-        front = 0
-    return _Axis(natural, front, wanted)
+        back = max(natural - wanted, 0) - front
+    fits = 0 <= wanted + front + back - natural < stride  # a convolution of the target makes just these columns
+    return _Axis(natural, front, wanted) if fits else None
 
 
 def _sizes(surgery: Surgery, node: Any, rest: list[Any]) -> list[Any]:

@@ -29,10 +29,12 @@ def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
         UnsupportedError: sparse tensors, or more than 2 GB.
     """
     file = Path(path)
-    if not file.is_file():
-        raise ModelError(f"{file}: no such file; an .onnx file is expected")
     try:
+        if not file.is_file():
+            raise ModelError(f"{file}: no such file; an .onnx file is expected")
         proto = onnx.load(file, format="protobuf", load_external_data=False)
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # protobuf raises whatever its parser runs into

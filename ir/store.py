@@ -14,7 +14,7 @@ import onnx_ir
 from .errors import ModelError, UsageError
 from .opset import IR_VERSION, OPSET
 from .quantizers import QuantizerGraph
-from .reading import check, deserialize, opset_of, read
+from .reading import check, deserialize, opset_of, read, reason
 from .shapes import infer
 
 QUANTIZERS_KEY = "tqt_onnx.quantizers"
@@ -47,14 +47,16 @@ def save(model: onnx_ir.Model, path: str | os.PathLike[str], *, force: bool = Fa
         UsageError: the file exists and `force` is not given, or its folder cannot be written.
         ModelError: the model is too large for one file, or ill-formed.
     """
+    check_writable(path, force=force)
     model.ir_version = IR_VERSION
-    with atomic_path(path, force=force) as temporary:
+    try:  # before there is a file: the less time it lies there half-written, the better
         proto = onnx_ir.serde.serialize_model(model)
-        try:
-            onnx.checker.check_model(proto)
-        except Exception as error:
-            raise ModelError(f"{path}: refusing to write an ill-formed model: {str(error).splitlines()[0]}") from error
-        temporary.write_bytes(proto.SerializeToString())
+        onnx.checker.check_model(proto)
+        data = proto.SerializeToString()
+    except Exception as error:  # SerdeError, ValidationError, and what protobuf says of more than 2 GB
+        raise ModelError(f"{path}: refusing to write an ill-formed model: {reason(error)}") from error
+    with atomic_path(path, force=force) as temporary:
+        temporary.write_bytes(data)
     return Path(path)
 
 
@@ -93,13 +95,16 @@ def check_writable(path: str | os.PathLike[str], *, force: bool = False) -> None
         UsageError: as `atomic_path`.
     """
     target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"{target}: is a folder; the name of a file to write is expected")
-    if target.exists() and not force:
-        raise UsageError(f"{target}: exists; give another name, or --force to overwrite it")
-    if not target.parent.is_dir():
-        raise UsageError(f"{target}: its folder {target.parent} does not exist")
-    try:  # permissions alone do not tell: a full or read-only disk, a name that is too long
+    try:
+        if target.is_dir():
+            raise UsageError(f"{target}: is a folder; the name of a file to write is expected")
+        if target.exists() and not target.is_file():  # replacing /dev/null would be a bad surprise
+            raise UsageError(f"{target}: is a device or a pipe; the name of a file to write is expected")
+        if (target.exists() or target.is_symlink()) and not force:
+            raise UsageError(f"{target}: exists; give another name, or --force to overwrite it")
+        if not target.parent.is_dir():
+            raise UsageError(f"{target}: its folder {target.parent} does not exist")
+        # Permissions alone do not tell: a full or read-only disk, a name that is too long.
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
             pass
     except OSError as error:

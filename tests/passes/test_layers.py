@@ -278,6 +278,13 @@ def test_what_stands_behind_a_softmax_stays(untouched):
     )
 
 
+def test_scalars_and_lists_are_no_images(untouched):
+    untouched(
+        AffineToDepthwise(),
+        "g (float x, float[n] l) => (float y, float[n] z) <float f = {2.0}> { y = Mul(x, f) z = Mul(l, f) }",
+    )
+
+
 def test_a_lone_term_and_a_factor_per_column_stay(untouched):
     untouched(
         AffineToDepthwise(),
