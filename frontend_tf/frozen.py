@@ -64,23 +64,26 @@ class FrozenGraph:
     def example_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
         """Shape of each input for an example batch: as `input_shapes`, open sizes as small as the network takes them.
 
-        Sizes with which every output has one row per example are preferred: with others a Reshape may mix images.
+        Sizes with which every output has one row per example are preferred: with others a Reshape may mix images. A network
+        that takes nothing but a single example gets one.
 
         Raises:
             ModelError: no size that was tried fits.
         """
-        if all(None not in shape[1:] for shape in self.input_shapes.values()):
-            return self._filled(batch, 1, 1)
+        opened = any(None in shape[1:] for shape in self.input_shapes.values())
         runs = None
-        for first, other in _EXAMPLE_SIZES:
-            shapes = self._filled(batch, first, other)
-            rows = self._rows(shapes)
-            if rows and all(count == batch for count in rows):
-                return shapes
-            runs = shapes if runs is None and rows else runs
-        if runs is None:
+        for count in dict.fromkeys((batch, 1)):
+            for first, other in _EXAMPLE_SIZES if opened else ((1, 1),):
+                shapes = self._filled(count, first, other)
+                rows = self._rows(shapes)
+                if rows and all(found == count for found in rows):
+                    return shapes
+                runs = shapes if runs is None and rows else runs
+            if runs is not None:
+                return runs
+        if opened:
             raise ModelError(f"{self.name}: no size fits the open dimensions of its inputs; give the input shape (H,W,C)")
-        return runs
+        return self._filled(batch, 1, 1)
 
     def _filled(self, batch: int, first: int, other: int) -> dict[str, tuple[int, ...]]:
         """The input shapes with sizes for the first open dimension and for the others."""
@@ -94,7 +97,9 @@ class FrozenGraph:
     def _rows(self, shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
         """First dimension of each output on zeros of these shapes; empty where TensorFlow cannot run it or nothing comes out."""
         try:
-            results = self.run({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
+            graph = self._session.graph
+            types = {name: graph.get_tensor_by_name(tensor).dtype.as_numpy_dtype for name, tensor in self.input_tensors.items()}
+            results = self.run({name: np.zeros(shape, types[name]) for name, shape in shapes.items()})
         except ModelError:
             return []
         return [] if any(result.size == 0 for result in results.values()) else [(*r.shape, 1)[0] for r in results.values()]

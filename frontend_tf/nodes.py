@@ -102,6 +102,18 @@ def make_constant(name: str, array: npt.ArrayLike) -> Any:
     return node
 
 
+def batch_and_rest(name: str, tensor: str, kind: int, rest: Sequence[int]) -> list[Any]:
+    """Nodes whose last one, `name`, is the shape [batch of `tensor`, *rest], int32; `kind` is the tensor's element type."""
+    shape = make_node(f"{name}/shape", "Shape", [tensor], T=tf.dtypes.as_dtype(kind), out_type=tf.int32)
+    bounds = [make_constant(f"{name}/{key}", np.asarray([n], np.int32)) for key, n in (("from", 0), ("to", 1), ("step", 1))]
+    masks = dict.fromkeys(("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask"), 0)
+    reads = [shape.name, *(bound.name for bound in bounds)]
+    batch = make_node(f"{name}/batch", "StridedSlice", reads, T=tf.int32, Index=tf.int32, shrink_axis_mask=1, **masks)
+    constants = [make_constant(f"{name}/{axis}", np.int32(size)) for axis, size in enumerate(rest, start=1)]
+    pack = make_node(name, "Pack", [batch.name, *(one.name for one in constants)], N=1 + len(rest), T=tf.int32, axis=0)
+    return [shape, *bounds, batch, *constants, pack]
+
+
 def output_types(node: Any) -> list[Any] | None:
     """Element types of a node's outputs by its operator's definition; None where TensorFlow does not know the operator."""
     definition = op_def_registry.get(node.op)

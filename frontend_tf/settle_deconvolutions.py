@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from .cut import import_graph
-from .nodes import data_inputs, make_constant, make_node
+from .nodes import batch_and_rest, data_inputs, make_constant, make_node
 from .surgery import Surgery
 
 _OP: Final = "Conv2DBackpropInput"
@@ -55,10 +55,11 @@ def settle_deconvolutions(surgery: Surgery) -> bool:
 def _settle(surgery: Surgery, node: Any, operation: Any) -> bool:
     sizes = tf.get_static_value(operation.inputs[0], partial=True)
     shape = operation.inputs[2].shape
-    if node.attr["data_format"].s != b"NHWC" or shape.rank != 4 or sizes is None or node.input[0].endswith(_SETTLED):
+    if node.attr["data_format"].s != b"NHWC" or shape.rank != 4 or sizes is None or _SETTLED in node.input[0]:
         return False
     target = [None if one is None else int(one) for one in sizes]
-    if len(target) != 4 or None in target[1:3]:
+    spatial = [size for size in target[1:3] if size is not None]
+    if len(target) != 4 or len(spatial) != 2:
         return False
     channels = int(operation.inputs[1].shape[2])
     axes = [_axis(node, operation, axis, target) for axis in (1, 2)]
@@ -66,7 +67,7 @@ def _settle(surgery: Surgery, node: Any, operation: Any) -> bool:
         node.attr["padding"].s != b"EXPLICIT" and all(axis.target <= axis.natural for axis in axes if axis is not None)
     )
     if plain:
-        surgery.put(*_sizes(surgery, node, [target[1], target[2], channels]))
+        surgery.put(*_sizes(surgery, node, [*spatial, channels]))
         return True
     known = [axis for axis in axes if axis is not None]
     name = node.name
@@ -110,30 +111,11 @@ def _axis(node: Any, operation: Any, axis: int, target: list[int | None]) -> _Ax
     return _Axis(natural, front, wanted) if fits else None
 
 
-def _sizes(surgery: Surgery, node: Any, rest: list[Any]) -> list[Any]:
+def _sizes(surgery: Surgery, node: Any, rest: list[int]) -> list[Any]:
     """`node` with the target [batch of its operand, *rest], and the nodes that compute it."""
-    base = f"{node.name}/sizes"
-    shape = make_node(surgery.fresh(f"{base}/shape"), "Shape", [data_inputs(node)[2]], out_type=tf.int32)
-    shape.attr["T"].CopyFrom(node.attr["T"])
-    bounds = [
-        make_constant(surgery.fresh(f"{base}/{key}"), np.asarray([n], np.int32)) for key, n in (("from", 0), ("to", 1), ("step", 1))
-    ]
-    batch = make_node(
-        surgery.fresh(f"{base}/batch"),
-        "StridedSlice",
-        [shape.name, *(bound.name for bound in bounds)],
-        T=tf.int32,
-        Index=tf.int32,
-        shrink_axis_mask=1,
-        begin_mask=0,
-        end_mask=0,
-        ellipsis_mask=0,
-        new_axis_mask=0,
-    )
-    constants = [make_constant(surgery.fresh(f"{base}/{axis}"), np.int32(size)) for axis, size in zip("HWC", rest, strict=True)]
-    pack = make_node(f"{node.name}{_SETTLED}", "Pack", [batch.name, *(one.name for one in constants)], N=4, T=tf.int32, axis=0)
-    node.input[0] = pack.name
-    return [shape, *bounds, batch, *constants, pack, node]
+    made = batch_and_rest(surgery.fresh(f"{node.name}{_SETTLED}"), data_inputs(node)[2], node.attr["T"].type, rest)
+    node.input[0] = made[-1].name
+    return [*made, node]
 
 
 def _slice(surgery: Surgery, name: str, tensor: str, crops: list[tuple[int, int]], kind: Any) -> str:

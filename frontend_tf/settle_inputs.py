@@ -97,7 +97,8 @@ def _deduce(where: str, graph_def: GraphDef, name: str, known: Mapping[str, Shap
     fits = pinned_sizes(_with_shape(graph_def, name, shape), name, shape) if None in shape[1:] else []
     shape = _with_fits(where, shape, [fit for fit in fits if fit.low == fit.high])
     if None in shape[1:]:
-        hints = "; ".join(f"{fit.because} takes sizes {fit.low} to {fit.high}" for fit in fits if fit.low != fit.high)
+        ranges = [f"{fit.because} takes sizes {fit.low} to {fit.high}" for fit in fits if fit.low != fit.high]
+        hints = "; ".join(dict.fromkeys(ranges))
         logger.warning(
             "%s: shape %s: what is open there stays open; --input-shape H,W,C fixes it%s",
             where,

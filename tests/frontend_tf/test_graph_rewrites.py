@@ -38,7 +38,7 @@ def test_the_table() -> None:
 
 def everything() -> None:
     """Something for most rewrites."""
-    x = v1.raw_ops.StopGradient(input=x_of(3, 8, 8)) if hasattr(v1, "raw_ops") else tf.stop_gradient(x_of(3, 8, 8))
+    x = tf.stop_gradient(x_of(3, 8, 8))
     x = tf.nn.dropout(tf.nn.conv2d(x, constant(3, 3, 3, 4), 1, "SAME", data_format="NCHW"), rate=0.5)
     x = tf.cond(v1.placeholder(tf.bool, (), "is_training"), lambda: x, lambda: tf.math.erfc(x))
     tf.quantization.fake_quant_with_min_max_vars(x, -1.0, 1.0, name="y")

@@ -139,6 +139,25 @@ def test_declared_sizes_are_kept_and_open_ones_deduced(write_graph: Write) -> No
     assert load(write_graph(build)).input_shapes == {"x": (None, 4, 9, 3)}
 
 
+@pytest.mark.parametrize("target", [[1, 120], [1, -1]])
+@pytest.mark.parametrize("input_shape", [None, (6, 5, 3)])
+def test_a_batch_size_that_only_the_reshapes_say_is_freed(
+    write_graph: Write, assert_same: Check, input_shape: tuple[int, ...] | None, target: list[int]
+) -> None:
+    def build() -> None:
+        x = tf.matmul(tf.reshape(convolution(unknown()), target), constant(120, 6))
+        tf.identity(tf.reshape(x, [1, 2, 3]), name="y")
+
+    frozen = load(write_graph(build), input_shape=input_shape)
+    assert frozen.run({"x": constant(3, 6, 5, 3)})["y"].shape == (3, 2, 3)
+    assert_same(frozen, to_onnx(frozen))
+
+
+def test_reshapes_that_mix_images_are_left(write_graph: Write) -> None:
+    path = write_graph(lambda: tf.reshape(convolution(unknown()), [2, 60], name="y"))
+    assert load(path, input_shape=(6, 5, 3)).run({"x": constant(1, 6, 5, 3)})["y"].shape == (2, 60)
+
+
 def test_a_recorded_shape_comes_first(write_graph: Write) -> None:
     def record(graph_def: Any) -> None:
         node = next(node for node in graph_def.node if node.name == "x")
