@@ -32,12 +32,14 @@ def load_graph(path: Path, request: Request) -> FrozenGraph:
         ModelError: see `load`.
         UsageError: a checkpoint for a graph without variables.
     """
-    graph_def, _ = inline_calls(read_graph(path), str(path))
+    written = read_graph(path)
+    graph_def, _ = inline_calls(written, str(path))
     if not variables(graph_def):
         if request.checkpoint is not None:
             given = str(request.checkpoint)
             raise UsageError(f"{path}: has no variables that a checkpoint could fill. Received: checkpoint={given!r}")
-        return freeze_graph_def(graph_def, str(path), path.stem, request.inputs, request.outputs, request.input_shape)
+        # with its calls, whose names may be asked for
+        return freeze_graph_def(written, str(path), path.stem, request.inputs, request.outputs, request.input_shape)
     prefix = _belonging(path) if request.checkpoint is None else checkpoint_at(request.checkpoint)
     if prefix is None:  # the variables may lie outside the part that is wanted
         bare = without_restoring(graph_def)

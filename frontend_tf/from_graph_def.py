@@ -1,12 +1,9 @@
-"""Frozen graphs: reading a binary GraphDef, making an inference graph of it, and cutting out what lies between its ends."""
+"""From a graph without variables to an inference graph: training nodes go, and what lies between the ends is cut out."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-import tensorflow as tf
 
 from ..ir import ModelError
 from .cut import cut, import_graph, placeholder_names
@@ -20,18 +17,6 @@ from .settle_inputs import settle_inputs
 from .surgery import Surgery
 
 logger = logging.getLogger(__name__)
-
-
-def load_graph_def(
-    path: Path, inputs: Sequence[str] | None, outputs: Sequence[str] | None, input_shape: Sequence[int] | None
-) -> FrozenGraph:
-    """Reads a frozen graph and cuts out the part between its inputs and outputs.
-
-    Raises:
-        ModelError: see `load`.
-        UnsupportedError: see `freeze_graph_def`.
-    """
-    return freeze_graph_def(read_graph_def(path), str(path), path.stem, inputs, outputs, input_shape)
 
 
 def freeze_graph_def(
@@ -87,25 +72,6 @@ def freeze_graph_def(
         name=name,
         ranges=_ranges(surgery, kept),
     )
-
-
-def read_graph_def(path: Path) -> GraphDef:
-    """Parses a binary GraphDef.
-
-    Raises:
-        ModelError: the file is something else, or truncated.
-    """
-    expected = "a frozen graph (binary GraphDef) is expected"
-    if path.name == "saved_model.pb":
-        raise ModelError(f"{path}: is part of a SavedModel; {expected}")
-    graph_def = tf.compat.v1.GraphDef()
-    try:
-        graph_def.ParseFromString(path.read_bytes())
-    except Exception as error:  # protobuf's DecodeError, by whichever of its implementations is installed
-        raise ModelError(f"{path}: cannot be read; {expected}. Received: {type(error).__name__}") from None
-    if not graph_def.node or not all(node.name and node.op for node in graph_def.node):
-        raise ModelError(f"{path}: holds no graph; {expected}")
-    return graph_def
 
 
 def _check_alive(where: str, nodes: Nodes, tensors: Mapping[str, str]) -> None:

@@ -62,6 +62,8 @@ class Quantizer:
     exponent: int | None = None
 
     def __post_init__(self) -> None:
+        if not (self.id and self.value and self.group):
+            raise ModelError(f"a quantizer needs an id, a value and a group. Received: {self.id!r}, {self.value!r}, {self.group!r}")
         if self.role not in get_args(Role):
             raise ModelError(f"quantizer {self.id!r}: role must be one of {', '.join(get_args(Role))}. Received: {self.role!r}")
         if not (2 <= self.bits <= 16 or (self.bits == 32 and self.role == "bias")):
@@ -120,11 +122,9 @@ class QuantizerGraph:
                 if name in seen:
                     raise ModelError(f"two quantizers have the {what} {name!r}; each needs its own")
                 seen.add(name)
-        ids = {quantizer.id for quantizer in self.quantizers}
+        by_id = self.by_id()
         for quantizer in self.quantizers:
-            for source in quantizer.derived_from or ():
-                if source not in ids:
-                    raise ModelError(f"quantizer {quantizer.id!r} derives its scale from {source!r}, which does not exist")
+            _check_derived(quantizer, by_id)
         for group, members in self.groups().items():
             if len({(m.bits, m.signed, m.exponent) for m in members}) > 1:
                 found = ", ".join(
@@ -191,11 +191,28 @@ class QuantizerGraph:
         """
         try:
             data = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
             raise ModelError(f"tqt_onnx.quantizers is not JSON: {error}") from None
         if not isinstance(data, dict) or set(data) != {"contract", "quantizers"} or not isinstance(data["quantizers"], list):
             raise ModelError("tqt_onnx.quantizers must be an object with 'contract' and a list 'quantizers'")
         return cls(data["contract"], tuple(_parse(entry) for entry in data["quantizers"]))
+
+
+def _check_derived(quantizer: Quantizer, by_id: Mapping[str, Quantizer]) -> None:
+    """A derived scale is the product of two that are decided by thresholds of their own (L11)."""
+    exponents = []
+    for name in quantizer.derived_from or ():
+        source = by_id.get(name)
+        if source is None:
+            raise ModelError(f"quantizer {quantizer.id!r} derives its scale from {name!r}, which does not exist")
+        if source.derived_from is not None:
+            raise ModelError(f"quantizer {quantizer.id!r} derives its scale from {name!r}, whose own scale is derived")
+        exponents.append(source.exponent)
+    known = [exponent for exponent in exponents if exponent is not None]
+    if len(known) == 2 and quantizer.exponent not in (None, sum(known)):
+        raise ModelError(
+            f"quantizer {quantizer.id!r}: the exponents {known} it derives from add up. Received: {quantizer.exponent}"
+        )
 
 
 def _parse(entry: Any) -> Quantizer:
@@ -213,6 +230,8 @@ def _parse(entry: Any) -> Quantizer:
 
     none = type(None)
     limit = typed("limit", int, float, none)
+    if isinstance(limit, int) and limit.bit_length() > 128:
+        raise ModelError("quantizer field 'limit' must be a number that float32 can hold")
     derived: Iterable[Any] | None = typed("derived_from", list, none)
     if derived is not None:
         derived = tuple(derived)

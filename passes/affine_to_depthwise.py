@@ -57,6 +57,7 @@ class AffineToDepthwise:
         """
         modified = False
         tail: set[onnx_ir.Value] = set()
+        terms: set[onnx_ir.Node] = set()
         for node in list(model.graph):
             if node.graph is not model.graph:
                 continue
@@ -65,7 +66,7 @@ class AffineToDepthwise:
             elif is_op(node, "BatchNormalization"):
                 modified |= self.batch_norms and _batch_norm(model.graph, node)
             elif is_op(node, "Mul", "Div", "Add", "Sub"):
-                modified |= _small_operators(model.graph, node)
+                modified |= node not in terms and _rewrite(model.graph, node, small_step, terms)
         return modified
 
 
@@ -73,16 +74,16 @@ def _batch_norm(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     place = place_behind(node.inputs[0])
     if place is not None and only_consumer(place.layer.output) is node:  # a layer made here, from a factor
         return fold_batch_norms(graph, node)
-    return _rewrite(graph, node, lambda *_: batch_norm_step)
-
-
-def _small_operators(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    return _rewrite(graph, node, small_step)
+    return _rewrite(graph, node, lambda *_: batch_norm_step, set())
 
 
 def _rewrite(
-    graph: onnx_ir.Graph, node: onnx_ir.Node, steps: Callable[[int, int, int], Callable[[onnx_ir.Node], Step | None]]
+    graph: onnx_ir.Graph,
+    node: onnx_ir.Node,
+    steps: Callable[[int, int, int], Callable[[onnx_ir.Node], Step | None]],
+    terms: set[onnx_ir.Node],
 ) -> bool:
+    """`terms` takes in the chains of nothing but terms: none of their nodes needs to be asked again."""
     source = node.inputs[data_position(node)]
     shape = None if source is None else static_shape(source)
     if source is None or source.dtype != onnx_ir.DataType.FLOAT or shape is None or len(shape) not in (2, 3, 4) or shape[1] is None:
@@ -91,6 +92,7 @@ def _rewrite(
     if chain is None:
         return refuse(logger, node, "its constants are not one number per channel")
     if chain.scale_like is None and bool((chain.scale == 1).all()):
+        terms.update(chain.nodes)
         return refuse(logger, node, "a term alone stays an Add")
     _write(graph, chain, source, shape)
     return True

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
-from ..ir import VERSION_KEY, ModelError, UsageError, fed_inputs, name_of, static_shape
+from ..ir import VERSION_KEY, UsageError, fed_inputs, name_of, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -31,9 +31,8 @@ differ by 1e-6 to 1e-5 of the range; a wrong padding, layout or batch norm diffe
 class Reference(Protocol):
     """What the converted model is compared with: the frozen TensorFlow graph, or the ONNX file as it was."""
 
-    @property
-    def input_shapes(self) -> Mapping[str, tuple[int | None, ...]]:
-        """Shape of each input, None for the batch."""
+    def example_shapes(self, batch: int) -> Mapping[str, tuple[int, ...]]:
+        """Shape of each input for a batch of examples."""
         ...
 
     def run(self, feeds: Arrays) -> Mapping[str, npt.NDArray[Any]]:
@@ -184,31 +183,27 @@ def _open(
 
 
 def _open_onnx(source: str | os.PathLike[str], input_shape: Sequence[int] | None) -> tuple[onnx_ir.Model, Reference, str]:
-    from ..ir import adopt
-    from ..passes import FixInputShape, InferShapes, RemoveTrainingNodes, run_passes
+    from ..ir import adopt, as_written
 
-    model = adopt(source)
-    if input_shape is not None:
-        run_passes(model, [FixInputShape(tuple(input_shape))])
-    run_passes(model, [RemoveTrainingNodes(), InferShapes()])
-    for value in fed_inputs(model.graph):
-        shape = static_shape(value)
-        if shape is None or None in shape[1:]:
-            raise ModelError(
-                f"{source}: input {name_of(value)!r} has open dimensions besides the batch; give the input shape. Received: "
-                f"{'no shape' if shape is None else ', '.join(map(str, value.shape or ()))}"
-            )
-    return model, _OnnxReference(model), "onnxruntime"
+    model = adopt(source, input_shape)
+    shapes = {name_of(value): static_shape(value) or () for value in fed_inputs(model.graph)}
+    return model, _OnnxReference(as_written(source), shapes), "onnxruntime"
 
 
 class _OnnxReference:
     """The ONNX file as it was, run without optimizations."""
 
-    def __init__(self, model: onnx_ir.Model) -> None:
+    def __init__(self, model: onnx_ir.Model, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         from ..verify import Session
 
-        self.input_shapes = {name_of(value): static_shape(value) or () for value in fed_inputs(model.graph)}
+        self._shapes = shapes
+        self._batches = {dim for value in fed_inputs(model.graph) for dim in (static_shape(value) or (None,))[:1]}
         self._session = Session(model, optimize=False)
+
+    def example_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
+        """The batch of a file that fixes one, else the one asked for."""
+        fixed = next((dim for dim in self._batches if dim is not None), batch)
+        return {name: tuple(fixed if dim is None else dim for dim in shape) for name, shape in self._shapes.items()}
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """One array per output."""
@@ -218,14 +213,9 @@ class _OnnxReference:
 def probes(reference: Reference, batch: int = 4) -> list[dict[str, npt.NDArray[np.float32]]]:
     """Random inputs on the scales networks are fed with ([-1, 1] and [0, 255]), and beyond, for networks that stay silent there."""
     rng = np.random.default_rng(0)
+    shapes = reference.example_shapes(batch)
     ranges = ((-1.0, 1.0), (0.0, 255.0), (-1e3, 1e3))
-    return [
-        {
-            name: rng.uniform(low, high, [batch if dim is None else dim for dim in shape]).astype(np.float32)
-            for name, shape in reference.input_shapes.items()
-        }
-        for low, high in ranges
-    ]
+    return [{name: rng.uniform(low, high, shape).astype(np.float32) for name, shape in shapes.items()} for low, high in ranges]
 
 
 def _compare(reference: Reference, model: onnx_ir.Model) -> tuple[OutputDifference, ...]:

@@ -13,7 +13,19 @@ import numpy.typing as npt
 
 from .. import __version__
 from ..calibrate import METHODS, WEIGHT_METHODS, calibrate
-from ..ir import RANGES_KEY, VERSION_KEY, DataError, ModelError, QuantizerGraph, UnsupportedError, UsageError, quantizers_of
+from ..ir import (
+    RANGES_KEY,
+    VERSION_KEY,
+    DataError,
+    ModelError,
+    QuantizerGraph,
+    UnsupportedError,
+    UsageError,
+    fed_inputs,
+    name_of,
+    quantizers_of,
+    static_shape,
+)
 from ..passes import (
     BitWidths,
     InferShapes,
@@ -139,10 +151,12 @@ def quantize(
     _refuse_quantized(lowered)
     feeder = Feeder(lowered, calibration, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
     if passes is None:
+        _refuse_open(lowered)
         optimize(lowered)
         lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
     else:
         run_passes(lowered, parse_passes(passes) if isinstance(passes, str) else passes)
+        _refuse_open(lowered)
     graph = annotate(lowered, widths)
     given = {} if ignore_ranges else recorded_thresholds(lowered, graph)
     floors: dict[str, float] = {}
@@ -193,3 +207,15 @@ def _refuse_quantized(model: onnx_ir.Model) -> None:
     for node in model.graph:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             raise UnsupportedError(f"node {node.name!r} is a {node.op_type} of another tool; a float model is expected")
+
+
+def _refuse_open(model: onnx_ir.Model) -> None:
+    """Sums, averages and reshapes are of fixed size in hardware, and so is everything that lowering writes."""
+    for value in fed_inputs(model.graph):
+        shape = static_shape(value)
+        if shape is None or None in shape[1:]:
+            written = "no shape" if shape is None else f"[{', '.join('?' if dim is None else str(dim) for dim in shape)}]"
+            raise ModelError(
+                f"input {name_of(value)!r} leaves sizes open besides the batch; `convert --input-shape H,W,C` fixes them. "
+                f"Received: {written}"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,30 @@ def test_one_value_one_quantizer() -> None:
 def test_derived_from_nobody() -> None:
     with pytest.raises(ModelError, match="does not exist"):
         graph(X, B)
+
+
+def test_derived_scales_are_sums_of_decided_ones() -> None:
+    decided = graph(X, W, B).decide({"x": 0.0, "w": 1.0}).quantizers
+    with pytest.raises(ModelError, match="add up"):
+        graph(*decided[:2], replace(decided[2], exponent=0))
+    with pytest.raises(ModelError, match="is derived"):
+        graph(X, W, B, replace(B, id="c", value="c", derived_from=("x", "b")))
+    with pytest.raises(ModelError, match="is derived"):
+        graph(X, replace(B, derived_from=("b", "b")))
+
+
+@pytest.mark.parametrize("field", ["id", "value", "group"])
+def test_names_are_needed(field: str) -> None:
+    with pytest.raises(ModelError, match="needs an id"):
+        replace(X, **{field: ""})
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "1" + "0" * 400])
+def test_numbers_of_any_length(number: str) -> None:
+    text = graph(R).to_json()
+    for field in ('"limit":6.0', '"bits":8', '"exponent":null'):
+        with pytest.raises((ModelError, UnsupportedError)):
+            QuantizerGraph.from_json(text.replace(field, f"{field.split(':')[0]}:{number}"))
 
 
 def test_missing_and_infinite_thresholds() -> None:

@@ -48,8 +48,10 @@ def chain(length: int) -> onnx.ModelProto:
     """Conv, many pools of stride 1, Conv: as long as it is asked to be, and every node stays to the end."""
     weight = np.random.default_rng(0).normal(size=(2, 2, 1, 1)).astype(np.float32)
     nodes = [helper.make_node("Conv", ["x", "w"], ["v0"])]
-    for index in range(length - 2):
-        nodes.append(helper.make_node("MaxPool", [f"v{index}"], [f"v{index + 1}"], kernel_shape=[2, 2], pads=[0, 0, 1, 1]))
+    nodes.extend(
+        helper.make_node("MaxPool", [f"v{index}"], [f"v{index + 1}"], kernel_shape=[2, 2], pads=[0, 0, 1, 1])
+        for index in range(length - 2)
+    )
     nodes.append(helper.make_node("Conv", [f"v{length - 2}", "w"], ["y"]))
     return image_network(nodes, {"w": weight})
 
