@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read once, when TensorFlow
 from .quiet import quiet
 
 with quiet():  # TensorFlow writes to stderr while it is being loaded
-    from .convert import to_onnx
+    from .conversion.convert import to_onnx
     from .frozen import FrozenGraph
     from .load import load
 

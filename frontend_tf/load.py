@@ -10,13 +10,13 @@ from typing import Any
 import keras
 
 from ..ir import ModelError
-from .from_checkpoint import load_graph
-from .from_folder import model_in
-from .from_function import is_live, load_live
-from .from_keras import freeze_keras, load_keras
-from .from_saved_model import FILES, load_saved_model
 from .frozen import FrozenGraph
-from .kinds import EXPECTED, GRAPH, kind_of
+from .readers.from_checkpoint import load_graph
+from .readers.from_folder import model_in
+from .readers.from_function import is_live, load_live
+from .readers.from_keras import freeze_keras, load_keras
+from .readers.from_saved_model import FILES, load_saved_model
+from .readers.kinds import EXPECTED, GRAPH, kind_of
 from .request import Request
 
 

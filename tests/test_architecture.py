@@ -36,7 +36,7 @@ ROOMS = {
 MAY_LOAD = {
     "tensorflow": {"frontend_tf", "backend_tf", "kernels/tqt.py"},
     "keras": {"frontend_tf", "backend_tf", "verbs/demo.py"},
-    "tf2onnx": {"frontend_tf/convert.py"},
+    "tf2onnx": {"frontend_tf/conversion/convert.py"},
     "onnxruntime": {"calibrate", "verify"},
     "sklearn": {"datasets/digits.py"},
     "rich": {"report"},

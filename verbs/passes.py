@@ -56,7 +56,7 @@ def passes(*, tensorflow: bool = False) -> PassTable:
     """
     rewrites: tuple[tuple[str, str], ...] = ()
     if tensorflow:
-        from ..frontend_tf.rewrites import REWRITES
+        from ..frontend_tf.rewrites.table import REWRITES
 
         rewrites = tuple((row.name, row.summary) for row in REWRITES)
     rows = [

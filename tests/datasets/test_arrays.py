@@ -213,7 +213,8 @@ def test_missing_and_unknown_sources(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Received: \.txt"):
         open_dataset(tmp_path / "x.txt")
     with pytest.raises(
-        DataError, match=r"preprocess must be one of none, unit, signed_unit, inception, vgg, resnet_v1p5, darknet\. Received: 'vvg'"
+        DataError,
+        match=r"must be one of none, unit, signed_unit, inception, vgg, resnet_v1p5, darknet\. Received: 'vvg'",
     ):
         open_dataset(tmp_path, preprocess="vvg")
 

@@ -13,9 +13,9 @@ import pytest
 import tensorflow as tf
 
 from tqt_onnx.frontend_tf import load, to_onnx
-from tqt_onnx.frontend_tf.from_graph_def import read_graph_def
-from tqt_onnx.frontend_tf.rewrites import REWRITES
-from tqt_onnx.frontend_tf.surgery import Surgery
+from tqt_onnx.frontend_tf.readers.graph_files import read_graph
+from tqt_onnx.frontend_tf.rewrites.surgery import Surgery
+from tqt_onnx.frontend_tf.rewrites.table import REWRITES
 from tqt_onnx.ir import UnsupportedError
 
 v1 = tf.compat.v1
@@ -45,7 +45,7 @@ def everything() -> None:
 
 
 def test_each_rewrite_leaves_nothing_to_itself(write_graph: Write) -> None:
-    surgery = Surgery("net", read_graph_def(write_graph(everything)))
+    surgery = Surgery("net", read_graph(write_graph(everything)))
     for row in REWRITES:
         row.apply(surgery)
         assert not row.apply(surgery), row.name
@@ -108,7 +108,7 @@ def test_transposed_convolutions(write_graph: Write, assert_same: Check, kind: s
     x = np.random.default_rng(0).normal(size=(batch, *shape)).astype(np.float32)
     graph = tf.Graph()  # the file itself, in TensorFlow
     with graph.as_default():
-        tf.import_graph_def(read_graph_def(path), name="")
+        tf.import_graph_def(read_graph(path), name="")
     with v1.Session(graph=graph) as session:
         np.testing.assert_allclose(frozen.run({"x": x})["y"], session.run("y:0", {"x:0": x}), atol=1e-5)
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from tqt_onnx.frontend_tf import load
-from tqt_onnx.frontend_tf.keras_2 import modernized
 from tqt_onnx.frontend_tf.quiet import quiet
+from tqt_onnx.frontend_tf.readers.keras_2 import modernized
 from tqt_onnx.ir import ModelError, UnsupportedError
 
 L = keras.layers

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tqt_onnx.frontend_tf import load, to_onnx
-from tqt_onnx.frontend_tf.from_graph_def import freeze_graph_def
+from tqt_onnx.frontend_tf.inference.freeze import freeze_graph_def
 from tqt_onnx.ir import ModelError, UnsupportedError
 
 v1 = tf.compat.v1

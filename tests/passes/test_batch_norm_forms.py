@@ -21,7 +21,7 @@ import keras  # noqa: E402
 from tf_networks import EPSILON, FORMS, WITHOUT_CENTER, WITHOUT_SCALE, Network, graph_def  # noqa: E402
 
 from tqt_onnx.frontend_tf import FrozenGraph, load, to_onnx  # noqa: E402
-from tqt_onnx.frontend_tf.from_graph_def import freeze_graph_def  # noqa: E402
+from tqt_onnx.frontend_tf.inference.freeze import freeze_graph_def  # noqa: E402
 from tqt_onnx.ir import attribute, constant  # noqa: E402
 from tqt_onnx.passes import optimize  # noqa: E402
 from tqt_onnx.verify import Session  # noqa: E402

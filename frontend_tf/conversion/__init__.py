@@ -1,0 +1,1 @@
+"""Frozen graph -> ONNX. Only `convert` knows tf2onnx; the rest puts right what it leaves behind."""

@@ -1,0 +1,125 @@
+"""What tf2onnx leaves behind -> the form the passes start from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnx import shape_inference, version_converter
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from ...ir import (
+    IR_VERSION,
+    OPSET,
+    ModelError,
+    UnsupportedError,
+    add_initializer,
+    constant,
+    name_of,
+    only_consumer,
+    replace_value,
+)
+from ..rewrites.raise_batch_norm import RAISED
+from .reduce_in_place import reduce_in_place
+from .settle_reshapes import BATCH, settle_reshapes
+from .sources import Sources, name_by_sources, record_sources
+
+logger = logging.getLogger(__name__)
+
+
+def finish(proto: onnx.ModelProto, name: str, sources: Sources, inputs: Sequence[str]) -> onnx_ir.Model:
+    """Opset 21, batch norms of rank 2 unwrapped, inputs in order, shapes inferred, sources recorded, names stable.
+
+    Args:
+        proto: what tf2onnx wrote.
+        name: for messages and as the graph's name.
+        sources: the TensorFlow nodes.
+        inputs: names of the inputs in their order.
+
+    Raises:
+        UnsupportedError: an operator that ONNX does not have, or an input that the conversion lost.
+        ModelError: shapes that contradict each other, or ill-formed ONNX.
+    """
+    _refuse_foreign(proto, name)
+    _sort_inputs(proto, name, inputs)
+    model = onnx_ir.serde.deserialize_model(version_converter.convert_version(proto, OPSET))
+    _unwrap_batch_norms(model.graph)
+    model = _infer(model, name)
+    settle_reshapes(model.graph)
+    reduce_in_place(model.graph)
+    RemoveUnusedNodesPass()(model)
+    record_sources(model.graph, sources)
+    name_by_sources(model.graph, sources)
+    model.graph.name = name
+    model.graph.doc_string = None
+    model.producer_name, model.producer_version = "tqt-onnx", None
+    return model
+
+
+def _refuse_foreign(proto: onnx.ModelProto, name: str) -> None:
+    for node in proto.graph.node:
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+            raise UnsupportedError(f"{name}: operator {node.op_type!r} (node {node.name!r}) is not an ONNX operator")
+    standard = [entry for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    del proto.opset_import[:]
+    proto.opset_import.extend(standard)
+
+
+def _sort_inputs(proto: onnx.ModelProto, name: str, inputs: Sequence[str]) -> None:
+    by_name = {value.name: value for value in proto.graph.input}
+    if set(by_name) != set(inputs):
+        raise UnsupportedError(f"{name}: the conversion changed the inputs {', '.join(inputs)}. Received: {sorted(by_name)}")
+    ordered = [by_name[wanted] for wanted in inputs]
+    del proto.graph.input[:]
+    proto.graph.input.extend(ordered)
+
+
+def _infer(model: onnx_ir.Model, name: str) -> onnx_ir.Model:
+    """Shapes anew from the inputs'; onnx_ir's own pass swallows errors, so onnx's is used and made strict."""
+    model.ir_version = IR_VERSION
+    proto = onnx_ir.serde.serialize_model(model)
+    del proto.graph.value_info[:]
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if dims and not dims[0].HasField("dim_value"):
+            dims[0].dim_param = BATCH
+    for value in proto.graph.output:  # tf2onnx names open dimensions by a counter
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_param"):
+                dim.ClearField("dim_param")
+    try:
+        proto = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(proto)
+    except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{name}: the converted graph is inconsistent: {str(error).splitlines()[0]}") from error
+    return onnx_ir.serde.deserialize_model(proto)
+
+
+def _unwrap_batch_norms(graph: onnx_ir.Graph) -> None:
+    """`Reshape to [N,C,1,1] -> BatchNormalization -> Reshape`, made by `raise_batch_norm`: BatchNormalization takes [N,C].
+
+    tf2onnx may have merged either Reshape with a neighbour, so the first one is kept with target [N,C] (and dropped later
+    where it is idle), and the second one only where it does more than go back to [N,C].
+    """
+    for node in list(graph):
+        value = node.inputs[0] if node.inputs else None
+        before = None if value is None else value.producer()
+        if node.op_type != "BatchNormalization" or RAISED not in (node.name or "") or value is None or before is None:
+            continue
+        after = only_consumer(node.outputs[0])
+        target = constant(before.inputs[1]) if before.op_type == "Reshape" else None
+        if target is None or target.tolist()[2:] != [1, 1] or after is None or after.op_type != "Reshape":
+            logger.debug("%s: is not between two Reshapes and stays of rank 4", node.name)
+            continue
+        if only_consumer(value) is not node:
+            continue
+        narrow = add_initializer(graph, f"{name_of(value)}__narrow", target[:2].astype(np.int64))
+        before.replace_input_with(1, narrow)
+        value.shape = node.outputs[0].shape = onnx_ir.Shape([None, int(target[1])])
+        back = constant(after.inputs[1])
+        if back is not None and back.tolist() == target[:2].tolist():
+            replace_value(after.outputs[0], node.outputs[0])
+            graph.remove(after, safe=True)
