@@ -4,12 +4,12 @@
     b = Identity(a)          =>      a = Conv(x, w)
     y = Relu(b)                      y = Relu(a)
 
-The same for Dropout outside training (mask unread), for a Cast to the type its input has, and for SpaceToDepth and
-DepthToSpace with blocks of one element (what tf2onnx makes of a SpaceToBatchND that only pads). Where the removed value
-is a graph output, its name passes to the value in front of it (O3).
+The same for a Cast to the type its input has, and for SpaceToDepth and DepthToSpace with blocks of one element (what
+tf2onnx makes of a SpaceToBatchND that only pads). Where the removed value is a graph output, its name passes to the value
+in front of it (O3). Dropout is `remove-training-nodes`' business.
 
-Refused: an Identity with a role (`tqt_onnx.role`: lowering put it there to give a quantizer a value of its own), a node
-between two graph boundaries whose names must both stay, and a Dropout in training mode or with its mask in use.
+Refused: an Identity with a role (`tqt_onnx.role`: lowering put it there to give a quantizer a value of its own), and a node
+between two graph boundaries whose names must both stay.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import onnx_ir
 
-from ..ir import ROLE_KEY, attribute, constant, replace_value
+from ..ir import ROLE_KEY, attribute, replace_value
 from .rewriting import can_merge_outputs, drop, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SpliceIdentities:
-    """Removes Identity, Dropout (inference), Cast to the same type and blocks of one element."""
+    """Removes Identity, Cast to the same type and blocks of one element."""
 
     name: ClassVar[str] = "splice-identities"
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
-        return rewrite_each(model.graph, _splice, "Identity", "Dropout", "Cast", "SpaceToDepth", "DepthToSpace")
+        return rewrite_each(model.graph, _splice, "Identity", "Cast", "SpaceToDepth", "DepthToSpace")
 
 
 def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
@@ -47,12 +47,6 @@ def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         return False
     if node.op_type in ("SpaceToDepth", "DepthToSpace") and attribute(node, "blocksize", 0) != 1:
         return False
-    if node.op_type == "Dropout":
-        mode = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        if len(node.inputs) > 2 and node.inputs[2] is not None and (mode is None or bool(mode)):
-            return refuse(logger, node, "training mode is on or not constant")
-        if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
-            return refuse(logger, node, "its mask is read")
     if not can_merge_outputs(after, before):
         return refuse(logger, node, f"{before.name!r} and {after.name!r} are both names to keep (O3)")
     if before.shape is None:

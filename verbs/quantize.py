@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy.typing as npt
 
 from .. import __version__
-from ..calibrate import METHODS, WEIGHT_METHODS, calibrate
+from ..calibrate import METHODS, PERCENTILE, WEIGHT_METHODS, calibrate
 from ..ir import (
     RANGES_KEY,
     VERSION_KEY,
@@ -54,9 +54,6 @@ SCHEMA: Final = "tqt_onnx.quantization/1"
 
 _ATTEMPTS: Final = 3
 """Calibrations at most: a second one where a bias needs room, a third where that moved the scale of the layer's input."""
-
-PERCENTILE: Final = 99.99
-"""Of the method `percentile`, in percent."""
 
 BATCH: Final = 8
 """Images run at once while calibrating: bounds memory, and is enough to keep the cores busy."""

@@ -162,10 +162,13 @@ def test_dynamic_spatial_shapes(refused: Refused, tmp_path: Path) -> None:
         x = tf.compat.v1.placeholder(tf.float32, [None, None, None, 2], name="x")
         tf.nn.conv2d(x, tf.ones([3, 3, 2, 2]), 1, "VALID", name="y")
 
-    graph_def(open_image, tmp_path / "g.pb")
-    line = refused("convert {t}/g.pb -o {t}/o.onnx")
-    assert "'x'" in line and "--input-shape" in line
-    assert run(["convert", f"{tmp_path}/g.pb", "-o", f"{tmp_path}/o.onnx", "--input-shape", "6,6,2"]) == 0
+    graph_def(open_image, tmp_path / "g.pb")  # fully convolutional, so any size is converted; quantizing needs one
+    assert run(["convert", f"{tmp_path}/g.pb", "-o", f"{tmp_path}/g.onnx"]) == 0
+    np.save(tmp_path / "x.npy", np.ones((2, 6, 6, 2), np.float32))
+    line = refused("quantize {t}/g.onnx -o {t}/o.onnx --calibration {t}/x.npy")
+    assert "'x'" in line and "[?, ?, ?, 2]" in line and "--input-shape" in line
+    assert run(["convert", f"{tmp_path}/g.pb", "-o", f"{tmp_path}/g.onnx", "--force", "--input-shape", "6,6,2"]) == 0
+    assert run(f"quantize {tmp_path}/g.onnx -o {tmp_path}/o.onnx --calibration {tmp_path}/x.npy".split()) == 0
 
 
 def test_control_flow(refused: Refused, tmp_path: Path) -> None:

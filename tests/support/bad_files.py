@@ -84,6 +84,11 @@ def fan(branches: int) -> onnx.ModelProto:
     return image_network(nodes, {name: array.astype(np.float32) for name, array in constants.items()})
 
 
+def left_in(folder: Path) -> list[str]:
+    """What lies in a folder, but for the session number that onnxruntime 1.31 puts into TMPDIR when it is imported."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".ses")
+
+
 def write(path: Path, proto: onnx.ModelProto) -> Path:
     """The bytes as they are; `onnx.save` would refuse some of them."""
     path.write_bytes(proto.SerializeToString())
