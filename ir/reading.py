@@ -11,10 +11,7 @@ import onnx
 import onnx_ir
 
 from .errors import ModelError, UnsupportedError
-
-_LARGEST: Final = 2**31 - 1
-"""Bytes of the largest model in one piece: what protobuf serializes, for the checker and for saving."""
-
+from .external_data import LARGEST, take_in
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
 """The two ways to write the domain of ONNX's own operators."""
@@ -44,12 +41,12 @@ def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
     if not 1 <= proto.ir_version <= onnx.IR_VERSION:
         raise ModelError(f"{file}: an IR version of 1 to {onnx.IR_VERSION} is expected. Received: {proto.ir_version}")
     _check_text(proto, file)
-    for tensor in tensors(proto):
+    for tensor in tensors(proto, file):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _take_in(tensor, file)
+            take_in(tensor, file)
         _check_contents(tensor, file)
-    if proto.ByteSize() > _LARGEST:
-        raise UnsupportedError(f"{file}: at most {_LARGEST} bytes are expected. Received: {proto.ByteSize()}")
+    if proto.ByteSize() > LARGEST:
+        raise UnsupportedError(f"{file}: at most {LARGEST} bytes are expected. Received: {proto.ByteSize()}")
     return proto
 
 
@@ -116,7 +113,7 @@ def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
         waiting.extend(_bodies(current.node))
 
 
-def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+def tensors(proto: onnx.ModelProto, file: object) -> Iterator[onnx.TensorProto]:
     """Every tensor of a model: initializers and attributes, in subgraphs and functions too.
 
     Raises:
@@ -125,11 +122,13 @@ def tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     everything = [proto.graph, *(body for function in proto.functions for body in _bodies(function.node))]
     for graph in (inner for outer in everything for inner in graphs(outer)):
         if graph.sparse_initializer:
-            raise UnsupportedError(f"sparse initializer {graph.sparse_initializer[0].values.name!r}: dense ones are expected")
+            raise UnsupportedError(
+                f"{file}: sparse initializer {graph.sparse_initializer[0].values.name!r}: dense ones are expected"
+            )
         yield from graph.initializer
-        yield from _of_nodes(graph.node)
+        yield from _of_nodes(graph.node, file)
     for function in proto.functions:
-        yield from _of_nodes(function.node)
+        yield from _of_nodes(function.node, file)
 
 
 def _bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
@@ -140,11 +139,13 @@ def _bodies(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
             yield from attribute.graphs
 
 
-def _of_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def _of_nodes(nodes: Iterable[onnx.NodeProto], file: object) -> Iterator[onnx.TensorProto]:
     for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-                raise UnsupportedError(f"{node.op_type} node {node.name!r} holds a sparse tensor: dense ones are expected")
+                raise UnsupportedError(
+                    f"{file}: {node.op_type} node {label(node)!r} holds a sparse tensor: dense ones are expected"
+                )
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
@@ -168,52 +169,3 @@ def _check_contents(tensor: onnx.TensorProto, file: Path) -> None:
         onnx.numpy_helper.to_array(tensor)
     except Exception as error:  # whatever NumPy and protobuf run into
         raise ModelError(f"{file}: tensor {tensor.name!r}: contents of its type and shape are expected: {reason(error)}") from None
-
-
-def _take_in(tensor: onnx.TensorProto, file: Path) -> None:
-    """Replaces a reference to a file by what is there: inside the model's folder, of exactly the size that is needed."""
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
-    folder = file.parent.resolve()
-    where = f"{file}: tensor {tensor.name!r} has its data in {location!r}"
-    try:
-        target = (folder / location).resolve()
-        inside = bool(location) and target.is_relative_to(folder) and target.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name that is too long, holds a zero byte, or a circle of links
-        inside = False
-    if not inside:
-        raise ModelError(f"{where}, which is no file inside {file.parent}")
-    needed = _size(tensor, where)
-    try:
-        offset, length = int(entries.get("offset", 0)), int(entries.get("length", needed))
-    except ValueError:
-        raise ModelError(f"{where}: offset and length must be whole numbers") from None
-    size = target.stat().st_size
-    if length != needed or offset < 0 or offset + needed > size:
-        raise ModelError(f"{where}: {needed} bytes are expected there. Received: {length} bytes from {offset} of {size}")
-    try:
-        with target.open("rb") as data:
-            data.seek(offset)
-            tensor.raw_data = data.read(needed)
-    except OSError as error:
-        raise ModelError(f"{where}, which cannot be read: {error.strerror or error}") from None
-    tensor.ClearField("external_data")
-    tensor.ClearField("data_location")
-
-
-def _size(tensor: onnx.TensorProto, where: str) -> int:
-    """Bytes of a tensor, from its shape and type."""
-    try:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    except (KeyError, ValueError, TypeError):
-        raise ModelError(f"{where}: a known element type is expected. Received: {tensor.data_type}") from None
-    bits = 4 if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else dtype.itemsize * 8
-    count = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            raise ModelError(f"{where}: a shape without negative numbers is expected. Received: {list(tensor.dims)}")
-        count *= dim
-    size = (count * bits + 7) // 8
-    if size > _LARGEST:
-        raise UnsupportedError(f"{where}: at most {_LARGEST} bytes are expected. Received: {size}")
-    return size

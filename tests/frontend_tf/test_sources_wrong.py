@@ -52,6 +52,7 @@ def zipped(*names: str) -> bytes:
         ("m.keras", b"PK\x03\x04" + bytes(30), ModelError, "truncated"),
         ("m.pb", b"", ModelError, "is empty"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # zips hold the time: names must not
 )
 def test_files(tmp_path: Path, name: str, content: bytes, kind: type[TqtOnnxError], message: str) -> None:
     (tmp_path / name).write_bytes(content)
