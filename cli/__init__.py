@@ -6,10 +6,11 @@ Exit status: 0 done, 1 the answer is no, 2 bad input (one line on standard error
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -48,8 +49,17 @@ for _command in COMMANDS:
     app.add_command(_command)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: the process ends as with Ctrl-C, so that no temporary file stays behind."""
+
+
+def _terminate(*_: Any) -> None:
+    raise _Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and leaves with its exit status."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
 
 
@@ -62,9 +72,9 @@ def run(arguments: Sequence[str]) -> int:
         return status if isinstance(status, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (click.exceptions.Abort, KeyboardInterrupt) as stop:
         click.echo("tqt-onnx: interrupted", err=True)
-        return 130
+        return 143 if isinstance(stop, _Terminated) or isinstance(stop.__cause__, _Terminated) else 130
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 2
@@ -80,6 +90,10 @@ def run(arguments: Sequence[str]) -> int:
             return 2
         if isinstance(error, TqtOnnxError):
             return _refuse(str(error))
+        if isinstance(error, OSError):  # no room for the report, a name that no file system takes
+            return _refuse(": ".join(str(part)[:200] for part in (error.filename, error.strerror or error) if part))
+        if isinstance(error, MemoryError):
+            return _refuse("not enough memory")
         return _refuse(f"unexpected {type(error).__name__}: {error} (a defect of tqt-onnx; --debug shows where)")
 
 

@@ -53,9 +53,7 @@ PREPROCESS: Final = MappingProxyType(
     {
         "none": Preset("pixels as they are, 0..255"),
         "unit": Preset("x / 255, in 0..1", divide=255),
-        "signed_unit": Preset(
-            "x / 127.5 - 1, in -1..1 (Keras' MobileNet, Inception; aspect ratio kept)", Shrink(), 127.5, (1.0,)
-        ),
+        "signed_unit": Preset("x / 127.5 - 1, in -1..1 (Keras' MobileNet, Inception; aspect ratio kept)", Shrink(), 127.5, (1.0,)),
         "inception": Preset(
             "87.5% of each side, resized; x / 127.5 - 1, in -1..1 (slim's Inception and MobileNet)", CentralCrop(), 127.5, (1.0,)
         ),

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
+from ..ir import ModelError
+
 Nodes = Mapping[str, Any]
 """Node name -> NodeDef, in the order of the file."""
 
@@ -68,7 +70,19 @@ def constant_of(nodes: Nodes, tensor: str) -> npt.NDArray[Any] | None:
         node = nodes.get(node_of(node.input[0]))
     if node is None or node.op != "Const":
         return None
-    array: npt.NDArray[Any] = tf.make_ndarray(node.attr["value"].tensor)
+    return array_of(node)
+
+
+def array_of(node: Any) -> npt.NDArray[Any]:
+    """The array of a Const.
+
+    Raises:
+        ModelError: the file promises other contents than it has.
+    """
+    try:
+        array: npt.NDArray[Any] = tf.make_ndarray(node.attr["value"].tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"constant {node.name!r} is damaged: {' '.join(str(error).split())[:120]}") from None
     return array
 
 

@@ -43,6 +43,7 @@ def _lift(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     value = onnx_ir.Value(
         name=name, shape=onnx_ir.Shape(tensor.shape.numpy()), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
     )
+    tensor.name = name
     old.replace_all_uses_with(value)
     drop(node)
     graph.register_initializer(value)

@@ -30,13 +30,17 @@ def recorded_ranges(model: onnx_ir.Model) -> dict[str, tuple[float, float]]:
     if text is None:
         return {}
     try:
-        found = {name: (float(low), float(high)) for name, (low, high) in json.loads(text).items()}
+        found = {name: (low, high) for name, (low, high) in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"{RANGES_KEY} must be {{value name: [smallest, largest]}}. Received: {type(error).__name__}") from None
     for name, (low, high) in found.items():
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        if not (_is_finite(low) and _is_finite(high) and low <= high):
             raise ModelError(f"{RANGES_KEY}: a finite range is expected for {name!r}. Received: [{low}, {high}]")
     return found
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def recorded_thresholds(model: onnx_ir.Model, graph: QuantizerGraph) -> dict[str, float]:

@@ -191,23 +191,32 @@ def _open_onnx(source: str | os.PathLike[str], input_shape: Sequence[int] | None
 
 
 class _OnnxReference:
-    """The ONNX file as it was, run without optimizations."""
+    """The ONNX file as it was, run without optimizations, one example after the other.
+
+    A batch that the file fixes is filled with copies of the example: what an image gives cannot depend on its neighbours.
+    """
 
     def __init__(self, model: onnx_ir.Model, shapes: Mapping[str, tuple[int | None, ...]]) -> None:
         from ..verify import Session
 
         self._shapes = shapes
-        self._batches = {dim for value in fed_inputs(model.graph) for dim in (static_shape(value) or (None,))[:1]}
+        fixed = [dim for value in fed_inputs(model.graph) for dim in (static_shape(value) or ())[:1] if dim is not None]
+        self._rows = fixed[0] if fixed else 1
         self._session = Session(model, optimize=False)
 
     def example_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
-        """The batch of a file that fixes one, else the one asked for."""
-        fixed = next((dim for dim in self._batches if dim is not None), batch)
-        return {name: tuple(fixed if dim is None else dim for dim in shape) for name, shape in self._shapes.items()}
+        """The shapes of the model that was read, which has its batch open where it could be opened."""
+        return {name: tuple(batch if dim is None else dim for dim in shape) for name, shape in self._shapes.items()}
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         """One array per output."""
-        return self._session.run(dict(feeds))
+        count = max((len(array) for array in feeds.values() if array.ndim), default=1)
+        results: dict[str, list[npt.NDArray[Any]]] = {}
+        for row in range(count):
+            one = {name: np.repeat(array[row : row + 1], self._rows, 0) if array.ndim else array for name, array in feeds.items()}
+            for name, array in self._session.run(one).items():
+                results.setdefault(name, []).append(array[:1] if array.ndim and len(array) == self._rows else array)
+        return {name: np.concatenate(arrays) if arrays[0].ndim else arrays[0] for name, arrays in results.items()}
 
 
 def probes(reference: Reference, batch: int = 4) -> list[dict[str, npt.NDArray[np.float32]]]:

@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from .kinds import HDF5
 
 _CONFIG: Final = "config.json"
 _ATTRIBUTE: Final = "model_config"
+_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, RuntimeError, NotImplementedError)
 _FUNCTIONS: Final = frozenset({"TFOpLambda", "TensorFlowOpLayer", "SlicingOpLambda", "ClassMethod", "InstanceProperty"})
 """Layers that Keras 2 made of bare TensorFlow functions; Keras 3 has nothing of the kind."""
 
@@ -60,10 +62,17 @@ def readable_keras(path: Path, kind: str, trust: bool) -> Iterator[tuple[Path, d
             with h5py.File(copy, "r+") as file:
                 file.attrs[_ATTRIBUTE] = json.dumps(corrected)
         else:
-            with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
-                for entry in source.infolist():
-                    target.writestr(entry, json.dumps(corrected) if entry.filename == _CONFIG else source.read(entry))
+            _copy_corrected(path, copy, json.dumps(corrected))
         yield copy, names
+
+
+def _copy_corrected(path: Path, copy: Path, config: str) -> None:
+    try:
+        with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+            for entry in source.infolist():
+                target.writestr(entry, config if entry.filename == _CONFIG else source.read(entry))
+    except _DAMAGED as error:
+        raise ModelError(f"{path}: damaged; a complete Keras file is expected. Received: {_line(error)}") from None
 
 
 def _h5_config(path: Path) -> tuple[Any, str]:
@@ -86,7 +95,7 @@ def _keras_config(path: Path) -> tuple[Any, str]:
         with zipfile.ZipFile(path) as file:
             text = file.read(_CONFIG)
             metadata = file.read("metadata.json") if "metadata.json" in file.namelist() else b"{}"
-    except (zipfile.BadZipFile, OSError, KeyError, ValueError, RuntimeError, NotImplementedError) as error:
+    except _DAMAGED as error:
         raise ModelError(f"{path}: truncated; a complete Keras file is expected. Received: {_line(error)}") from None
     version = _parsed(path, metadata)
     return _parsed(path, text), str(version.get("keras_version", "") if isinstance(version, dict) else "")

@@ -15,10 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 
 from ..frozen import GraphDef
-from ..nodes import Nodes, data_inputs, node_of
+from ..nodes import Nodes, array_of, data_inputs, node_of
 
 _RESTORES: Final = frozenset({"RestoreV2", "Restore", "RestoreSlice"})
 _CARRIERS: Final = frozenset({"Identity", "Reshape", "Cast"})
@@ -134,4 +133,4 @@ def _texts(nodes: Nodes, tensor: str) -> list[str]:
     node = nodes.get(variable_of(nodes, tensor))
     if node is None or node.op != "Const":
         return []
-    return [str(text, "utf-8", "replace") for text in np.ravel(tf.make_ndarray(node.attr["value"].tensor))]
+    return [str(text, "utf-8", "replace") for text in np.ravel(array_of(node))]

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ..nodes import Nodes, data_inputs, node_of, tensor_name
+from ..nodes import Nodes, array_of, data_inputs, node_of, tensor_name
 
 Array = npt.NDArray[Any]
 _ADD: Final = ("AddV2", "Add")
@@ -262,11 +262,14 @@ def constant_behind(nodes: Nodes, tensor: str) -> Array | None:
             shape = nodes[node_of(node.input[1])]
             if shape.op != "Const":
                 return None
-            shapes.append(tf.make_ndarray(shape.attr["value"].tensor))
+            shapes.append(array_of(shape))
         node = nodes[node_of(node.input[0])]
     if node.op != "Const":
         return None
-    array: Array = tf.make_ndarray(node.attr["value"].tensor)
+    array: Array = array_of(node)
     for shape in reversed(shapes):
-        array = array.reshape(shape)
+        try:
+            array = array.reshape(shape)
+        except ValueError:  # TensorFlow refuses such a graph when it is imported
+            return None
     return np.asarray(array)

@@ -111,19 +111,20 @@ def flip_weight(model: onnx_ir.Model) -> None:
 
 
 def move_exponent(model: onnx_ir.Model) -> None:
-    """The exponent of the relu6's quantizer, one more: in its Q, its DQ, its bound and the recorded graph."""
-    for node in model.graph:
-        if node.outputs[0].name in (f"{RELU6}__r", f"{RELU6}__q", RELU6) and node.op_type != "Clip":
-            scale = node.inputs[1]
-            assert scale is not None and scale.const_value is not None
-            own_constant(model, node, 1, np.asarray(scale.const_value.numpy() * np.float32(2)))
+    """The exponent of the relu6's quantizer, one more: in its Q, its DQ, its bound, the biases derived from it, and the record."""
     graph = quantizers_of(model)
     assert graph is not None
-    rewrite_quantizer(model, RELU6, exponent=graph.by_value()[RELU6].decided_exponent + 1)
-    moved = quantizers_of(model)
-    assert moved is not None
+    own = graph.by_value()[RELU6]
+    moved = {q.value: q.decided_exponent + 1 for q in graph.quantizers if q is own or own.id in (q.derived_from or ())}
+    for node in model.graph:
+        value = (node.outputs[0].name or "").removesuffix("__r").removesuffix("__q")
+        if value in moved and node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            own_constant(model, node, 1, np.asarray(np.ldexp(np.float32(1), moved[value]), np.float32))
+    quantizers = tuple(replace(q, exponent=moved.get(q.value, q.exponent)) for q in graph.quantizers)
+    changed = QuantizerGraph(graph.contract, quantizers)
+    model.metadata_props[QUANTIZERS_KEY] = changed.to_json()
     clip = next(node for node in model.graph if node.outputs[0].name == f"{RELU6}__q")
-    own_constant(model, clip, 2, np.asarray(moved.by_value()[RELU6].upper, np.uint8))
+    own_constant(model, clip, 2, np.asarray(changed.by_value()[RELU6].upper, np.uint8))
 
 
 def lower_bound(model: onnx_ir.Model) -> None:
