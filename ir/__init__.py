@@ -1,6 +1,5 @@
 """The vocabulary: opset, errors, the quantizer graph, questions about graphs, small builders, load and save."""
 
-from .adopt import adopt, as_written
 from .build import add_initializer, add_node, forget_names, rename, replace_value, scalar, unique_name
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
 from .graph import (
@@ -56,8 +55,6 @@ __all__ = [
     "UsageError",
     "add_initializer",
     "add_node",
-    "adopt",
-    "as_written",
     "atomic_path",
     "attribute",
     "check_writable",

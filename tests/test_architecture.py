@@ -21,6 +21,7 @@ ROOMS = {
     "ir": set(),
     "kernels": set(),
     "frontend_tf": {"ir"},
+    "frontend_onnx": {"ir"},
     "passes": {"ir", "kernels.fixed_point"},
     "calibrate": {"ir", "kernels"},
     "backend_tf": {"ir", "kernels"},
@@ -28,7 +29,19 @@ ROOMS = {
     "export": {"ir", "kernels.fixed_point"},
     "datasets": {"ir"},
     "report": {"ir"},
-    "verbs": {"ir", "kernels", "frontend_tf", "passes", "calibrate", "backend_tf", "verify", "export", "datasets", "report"},
+    "verbs": {
+        "ir",
+        "kernels",
+        "frontend_tf",
+        "frontend_onnx",
+        "passes",
+        "calibrate",
+        "backend_tf",
+        "verify",
+        "export",
+        "datasets",
+        "report",
+    },
     "cli": {"ir", "passes", "report", "verbs"},
 }
 """Room -> what it may import of ours. The root (`__init__`, `__main__`) may import every room."""

@@ -183,7 +183,7 @@ def _open(
 
 
 def _open_onnx(source: str | os.PathLike[str], input_shape: Sequence[int] | None) -> tuple[onnx_ir.Model, Reference, str]:
-    from ..ir import adopt, as_written
+    from ..frontend_onnx import adopt, as_written
 
     model = adopt(source, input_shape)
     shapes = {name_of(value): static_shape(value) or () for value in fed_inputs(model.graph)}

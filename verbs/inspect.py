@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..frontend_onnx import adopt, as_written
 from ..ir import (
     SOURCE_KEY,
     ModelError,
@@ -15,8 +16,6 @@ from ..ir import (
     QuantizerGraph,
     TqtOnnxError,
     UnsupportedError,
-    adopt,
-    as_written,
     fed_inputs,
     name_of,
     quantizers_of,

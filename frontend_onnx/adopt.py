@@ -15,16 +15,16 @@ from typing import Final
 import onnx
 import onnx_ir
 
-from .errors import ModelError
+from ..ir.errors import ModelError
+from ..ir.graph import ROLE_KEY, SOURCE_KEY
+from ..ir.opset import IR_VERSION
+from ..ir.reading import check, deserialize, label, read
+from ..ir.store import QUANTIZERS_KEY
 from .foreign import refuse_boundary, refuse_nan, refuse_nodes, refuse_types
-from .graph import ROLE_KEY, SOURCE_KEY
 from .inline import inline_functions
 from .lift import check_opset, lift
 from .open_batch import open_batch
-from .opset import IR_VERSION
 from .plain_constants import name_by_readers, plain_constants
-from .reading import check, deserialize, label, read
-from .store import QUANTIZERS_KEY
 
 _FREE_INITIALIZERS: Final = 4
 """From this IR version on initializers need not be inputs; here they never are."""

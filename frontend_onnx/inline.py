@@ -7,8 +7,8 @@ from typing import Final
 import onnx
 from onnx import inliner
 
-from .errors import ModelError, UnsupportedError
-from .reading import check, reason
+from ..ir.errors import ModelError, UnsupportedError
+from ..ir.reading import check, reason
 
 _MOST_NODES: Final = 200_000
 """A few functions that call each other twice would unfold to any number of nodes."""

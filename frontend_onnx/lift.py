@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import onnx
 
-from .errors import ModelError, UnsupportedError
+from ..ir.errors import ModelError, UnsupportedError
+from ..ir.opset import IR_VERSION, OPSET
+from ..ir.reading import label, opset_of, reason
 from .foreign import constants_of
-from .opset import IR_VERSION, OPSET
-from .reading import label, opset_of, reason
 
 OLDEST: Final = 7
 """The oldest opset that onnxruntime runs, and so the oldest that a result could be compared with."""

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tqt_onnx.ir import QUANTIZERS_KEY, ModelError, TqtOnnxError, UnsupportedError, adopt
+from tqt_onnx.frontend_onnx import adopt
+from tqt_onnx.ir import QUANTIZERS_KEY, ModelError, TqtOnnxError, UnsupportedError
 
 node = helper.make_node
 W = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)

@@ -12,19 +12,8 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tqt_onnx.ir import (
-    IR_VERSION,
-    ROLE_KEY,
-    SOURCE_KEY,
-    VERSION_KEY,
-    ModelError,
-    UnsupportedError,
-    adopt,
-    as_written,
-    constant,
-    load,
-    save,
-)
+from tqt_onnx.frontend_onnx import adopt, as_written
+from tqt_onnx.ir import IR_VERSION, ROLE_KEY, SOURCE_KEY, VERSION_KEY, ModelError, UnsupportedError, constant, load, save
 
 node = helper.make_node
 RNG = np.random.default_rng(7)

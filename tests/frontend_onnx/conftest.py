@@ -95,7 +95,8 @@ def maker() -> Any:
 @pytest.fixture(name="adopted")
 def adoption(tmp_path: Path) -> Any:
     """`adopted(proto)`: the file is adopted, optimized, and both forms give the file's numbers; returns the adopted model."""
-    from tqt_onnx.ir import IR_VERSION, OPSET, adopt, as_written
+    from tqt_onnx.frontend_onnx import adopt, as_written
+    from tqt_onnx.ir import IR_VERSION, OPSET
     from tqt_onnx.passes import optimize
 
     def check(proto: onnx.ModelProto, input_shape: Sequence[int] | None = None, *, exact: bool = True) -> onnx_ir.Model:

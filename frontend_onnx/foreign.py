@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import onnx
 
-from .errors import ModelError, UnsupportedError
-from .reading import STANDARD, label
+from ..ir.errors import ModelError, UnsupportedError
+from ..ir.reading import STANDARD, label
 
 QUANTIZED: Final = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}

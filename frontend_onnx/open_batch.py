@@ -13,9 +13,9 @@ from typing import Final
 import numpy as np
 import onnx
 
-from .errors import ModelError, UnsupportedError
-from .reading import label
-from .shapes import infer
+from ..ir.errors import ModelError, UnsupportedError
+from ..ir.reading import label
+from ..ir.shapes import infer
 
 BATCH: Final = "N"
 """What an open first dimension is called where the model has no name for it."""

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 import onnx
 
-from .errors import UnsupportedError
-from .reading import label
+from ..ir.errors import UnsupportedError
+from ..ir.reading import label
 
 _FORMS: Final[Mapping[str, Callable[[onnx.AttributeProto], Any]]] = {
     "value_float": lambda attribute: np.float32(attribute.f),
