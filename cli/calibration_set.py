@@ -38,7 +38,7 @@ def calibration_set(
     from ..ir import check_writable
 
     check_writable(output, force=force)
-    report = JsonOutput(as_json)
+    report = JsonOutput(as_json, data, output, list_file, force=force)
     shape = numbers(input_shape, "--input-shape")
     from ..report import progress_bar
     from ..verbs.calibration_set import calibration_set as run

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, JsonOutput, data_options, json_option, names
+from .options import FILE, JsonOutput, data_options, json_force_option, json_option, names
 
 
 @click.command()
@@ -21,6 +21,7 @@ from .options import FILE, JsonOutput, data_options, json_option, names
 @click.option("--require-certificate", is_flag=True, help="Exit with 1 if any layer has no certificate, and list those.")
 @data_options
 @json_option
+@json_force_option
 def check(
     model: Path,
     data: Path | None,
@@ -33,6 +34,7 @@ def check(
     seed: int | None,
     exclude: Path | None,
     as_json: str | None,
+    force: bool,
 ) -> int:
     """Do all engines compute the same integers for a quantized MODEL? Exit status 1 if not."""
     from ..ir import UsageError, load
@@ -42,7 +44,7 @@ def check(
 
     if data is None and not require_certificate:
         raise UsageError("--data is expected; only certificates (--require-certificate) need none")
-    report = JsonOutput(as_json)
+    report = JsonOutput(as_json, model, data, float_model, force=force)
     own = {engine: load(path) for engine, path in _copies(copies).items()}
     with progress_bar() as progress:
         result = run(

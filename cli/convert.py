@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, JsonOutput, json_option, names, numbers, output_options
+from .options import FILE, JsonOutput, check_output, json_option, names, numbers, output_options
 
 
 @click.command()
@@ -40,10 +40,10 @@ def convert(
     MODEL is a .pb, .pbtxt, .meta, .keras, .h5 or .onnx file, a SavedModel, or a folder with a checkpoint. Exit status 1, and
     nothing written, where the two differ by more than 1e-4 of an output's range.
     """
-    from ..ir import check_writable, save
+    from ..ir import save
 
-    check_writable(output, force=force)
-    report = JsonOutput(as_json)
+    check_output(output, model, force=force)
+    report = JsonOutput(as_json, model, output, force=force)
     shape = numbers(input_shape, "--input-shape")
     from ..verbs.convert import convert as run
     from ..verbs.show import show_conversion

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, JsonOutput, data_options, json_option, numbers
+from .options import FILE, JsonOutput, data_options, json_force_option, json_option, numbers
 
 
 @click.command()
@@ -25,6 +25,7 @@ from .options import FILE, JsonOutput, data_options, json_option, numbers
 )
 @data_options
 @json_option
+@json_force_option
 def evaluate(
     models: Sequence[Path],
     data: Path,
@@ -35,6 +36,7 @@ def evaluate(
     seed: int | None,
     exclude: Path | None,
     as_json: str | None,
+    force: bool,
 ) -> int:
     """Top-1 and top-5 of one or more MODELS (.onnx) on the same images, compared with the first."""
     from ..ir import UsageError
@@ -44,7 +46,7 @@ def evaluate(
 
     if len(set(models)) != len(models):
         raise UsageError("each model can be given once")
-    report = JsonOutput(as_json)
+    report = JsonOutput(as_json, *models, data, force=force)
     with progress_bar() as progress:
         result = run(
             {str(path): path for path in models},

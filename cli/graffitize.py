@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, data_options, names, numbers
+from .options import FILE, check_output, data_options, names, numbers
 
 
 @click.command()
@@ -42,10 +42,10 @@ def graffitize(
     Its transforms do here what they did there: fix_input_shape, fold_batch_norms, remove_training_nodes, strip_unused_nodes,
     preprocess_layers, quantize(weight_bits=-8, ...). New work is better served by `convert` and `quantize`.
     """
-    from ..ir import check_writable, save
+    from ..ir import save
 
     target = out_graph.with_suffix(".onnx")
-    check_writable(target, force=force)
+    check_output(target, in_graph, force=force)
     shape = numbers(input_shape, "--input_shape")
     from ..report import progress_bar
     from ..verbs.graffitize import graffitize as run

@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from .options import FILE, JsonOutput, json_option, width_options, widths
+from .options import FILE, JsonOutput, json_force_option, json_option, width_options, widths
 
 
 @click.command()
 @click.argument("model", type=FILE)
 @width_options
 @json_option
-def inspect(model: Path, as_json: str | None, **bits: Any) -> int:
+@json_force_option
+def inspect(model: Path, as_json: str | None, force: bool, **bits: Any) -> int:
     """What is in a MODEL (.onnx), what is or would be quantized, and what stays float and why."""
     chosen = widths(**bits)
-    report = JsonOutput(as_json)
+    report = JsonOutput(as_json, model, force=force)
     from ..verbs.inspect import inspect as run
     from ..verbs.show import show_inspection
 

@@ -45,6 +45,7 @@ output_options = together(
     click.option("-o", "--output", type=FILE, required=True, help="File to write."),
     click.option("--force", is_flag=True, help="Overwrite the output if it exists."),
 )
+json_force_option = click.option("--force", is_flag=True, help="Overwrite the JSON file if it exists.")
 json_option = click.option(
     "--json", "as_json", metavar="FILE", help="Write the result as JSON too; - prints it instead of the tables."
 )
@@ -61,6 +62,24 @@ width_options = together(
     click.option("--last-layer", help="Name of the last compute layer."),
     click.option("--unsigned-input", is_flag=True, help="The network's inputs are never negative: uint8 instead of int8."),
 )
+
+
+_SOURCES: Final = (".pb", ".pbtxt", ".meta", ".keras", ".h5", ".hdf5", ".npy", ".npz")
+
+
+def check_output(output: Path, *inputs: Path, force: bool) -> None:
+    """Refuses an output that is in the way, that is one of the inputs, or that bears the suffix of another kind of file.
+
+    Raises:
+        UsageError: any of these.
+    """
+    from ..ir import UsageError, check_writable
+
+    if output.suffix.lower() in _SOURCES:
+        raise UsageError(f"{output}: ONNX is written; a name that ends in .onnx is expected. Received: {output.suffix!r}")
+    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+        raise UsageError(f"{output}: is the input too; another name is expected")
+    check_writable(output, force=force)
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
@@ -111,15 +130,19 @@ class JsonOutput:
 
     Args:
         target: what was typed, or None.
+        others: files that the command reads or writes; the report is none of them.
         force: whether an existing file is overwritten.
     """
 
-    def __init__(self, target: str | None, *, force: bool = True) -> None:
-        from ..ir import check_writable
+    def __init__(self, target: str | None, *others: Path | None, force: bool) -> None:
+        from ..ir import UsageError, check_writable
 
         self.target, self._force = target, force
-        if target not in (None, "-"):
-            check_writable(str(target), force=force)
+        if target is None or target == "-":
+            return
+        if any(other is not None and Path(target).resolve() == other.resolve() for other in others):
+            raise UsageError(f"{target}: is another file of this command; a name of its own is expected for --json")
+        check_writable(target, force=force)
 
     @property
     def instead(self) -> bool:

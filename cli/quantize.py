@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from .options import FILE, METHODS, WEIGHT_METHODS, JsonOutput, data_options, json_option, output_options, width_options, widths
+from .options import (
+    FILE,
+    METHODS,
+    WEIGHT_METHODS,
+    JsonOutput,
+    check_output,
+    data_options,
+    json_option,
+    output_options,
+    width_options,
+    widths,
+)
 
 
 @click.command()
@@ -52,10 +63,10 @@ def quantize(
     **bits: Any,
 ) -> int:
     """A float MODEL (.onnx from `convert`) to a quantized one with power-of-two scales."""
-    from ..ir import check_writable, save
+    from ..ir import save
 
-    check_writable(output, force=force)
-    report = JsonOutput(as_json)
+    check_output(output, model, force=force)
+    report = JsonOutput(as_json, model, output, calibration, force=force)
     chosen = widths(**bits)
     from ..report import progress_bar
     from ..verbs.quantize import quantize as run

@@ -249,9 +249,10 @@ class AccuracyCounter:
         beyond = (targets < 0) | (targets >= classes)
         if beyond.any():
             row = int(np.argmax(beyond))
+            hint = f"; labels that count from 1 want the label offset {offset - 1}" if targets[row] == classes else ""
             raise DataError(
                 f"{name}: labels {max(0, -offset)}..{classes - 1 - offset} are expected "
-                f"({classes} classes, label offset {offset}). Received: {int(labels[row])}"
+                f"({classes} classes, label offset {offset}{hint}). Received: {int(labels[row])}"
             )
         own = np.take_along_axis(scores, targets[:, None], axis=1)
         before: Bools = (scores > own) | ((scores == own) & (np.arange(classes) < targets[:, None]))

@@ -135,7 +135,7 @@ class Dataset:
             DataError: there are fewer than `n`, or `n` is not positive.
         """
         if not 1 <= n <= len(self):
-            raise DataError(f"{self.source}: 1 to {len(self)} examples can be drawn. Received: {n}")
+            raise DataError(f"{self.source}: there are {len(self)} examples to draw from. Received: {n} asked for")
         return replace(self, rows=self.rows[random_order(len(self), seed)[:n]])
 
     def without(self, other: Dataset) -> Dataset:

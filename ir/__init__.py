@@ -4,6 +4,7 @@ from .build import add_initializer, add_node, forget_names, rename, replace_valu
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
 from .graph import (
     COMPUTE,
+    LAYER_KEY,
     PASS_THROUGH,
     ROLE_KEY,
     SOURCE_KEY,
@@ -35,6 +36,7 @@ __all__ = [
     "COMPUTE",
     "CONTRACT_KEY",
     "IR_VERSION",
+    "LAYER_KEY",
     "MAX_EXPONENT",
     "MIN_EXPONENT",
     "OPSET",

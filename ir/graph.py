@@ -27,6 +27,8 @@ PASS_THROUGH: frozenset[str] = frozenset(
         "Squeeze",
         "Unsqueeze",
         "Transpose",
+        "Slice",
+        "Gather",
         "SpaceToDepth",
         "DepthToSpace",
         "Identity",
@@ -37,6 +39,10 @@ PASS_THROUGH: frozenset[str] = frozenset(
 
 COMPUTE: frozenset[str] = frozenset({"Conv", "Gemm", "MatMul"})
 """Operators that multiply by weights and accumulate."""
+
+
+LAYER_KEY = "tqt_onnx.layer"
+"""Node metadata of a compute layer: the TensorFlow node that multiplies, where `SOURCE_KEY` names the last one folded into it."""
 
 
 def constant(value: onnx_ir.Value | None) -> npt.NDArray[Any] | None:

@@ -16,6 +16,8 @@ from .external_data import LARGEST, take_in
 STANDARD: Final = frozenset({"", "ai.onnx"})
 """The two ways to write the domain of ONNX's own operators."""
 
+_EXPECTED: Final = "a binary .onnx model is expected (`convert` makes one)"
+
 
 def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
     """Reads an ONNX file of any opset, its external data included; `check` looks at what is in it.
@@ -35,9 +37,9 @@ def read(path: str | os.PathLike[str]) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError(f"{file}: cannot be read: {error.strerror or error}") from None
     except Exception as error:  # protobuf raises whatever its parser runs into
-        raise ModelError(f"{file}: not an ONNX file ({type(error).__name__}); a binary .onnx model is expected") from None
+        raise ModelError(f"{file}: not an ONNX file; {_EXPECTED}. Received: {type(error).__name__}") from None
     if not proto.HasField("graph") or not proto.opset_import:
-        raise ModelError(f"{file}: not an ONNX model: it has no graph or no opset; a binary .onnx model is expected")
+        raise ModelError(f"{file}: not an ONNX model; {_EXPECTED}. Received: no graph or no opset")
     if not 1 <= proto.ir_version <= onnx.IR_VERSION:
         raise ModelError(f"{file}: an IR version of 1 to {onnx.IR_VERSION} is expected. Received: {proto.ir_version}")
     _check_text(proto, file)

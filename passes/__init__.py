@@ -9,6 +9,7 @@ from .insert_qdq import insert_qdq
 from .islands import Island, islands
 from .language import ALIASES, describe, options_of, parse_passes
 from .lower import lower, lowering
+from .lowered import refuse_unlowered
 from .optimization import OPTIMIZE, OPTIMIZE_KEEP_BATCH_NORM
 from .recipes import PASSES, RECIPES, optimize
 from .recorded_ranges import recorded_thresholds
@@ -37,6 +38,7 @@ __all__ = [
     "options_of",
     "parse_passes",
     "recorded_thresholds",
+    "refuse_unlowered",
     "remove_qdq",
     "run_passes",
     "weight_floors",

@@ -5,12 +5,15 @@ Policy only: nothing in the graph changes; `insert_qdq` writes what is decided h
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx_ir
 
 from ..ir import (
+    LAYER_KEY,
+    SOURCE_KEY,
     Contract,
     ModelError,
     Quantizer,
@@ -271,10 +274,11 @@ class _Annotator:
 
 def _named(layers: list[onnx_ir.Node], wanted: str) -> onnx_ir.Node:
     for node in layers:
-        if wanted in (node.name, node.outputs[0].name, node.metadata_props.get("tqt_onnx.source")):
+        if wanted in (node.name, node.outputs[0].name, node.metadata_props.get(SOURCE_KEY), node.metadata_props.get(LAYER_KEY)):
             return node
-    names = ", ".join(str(node.name) for node in layers[:8])
-    raise ModelError(f"no compute layer is called {wanted!r}; the layers are {names}{', ...' if len(layers) > 8 else ''}")
+    names = [node.metadata_props.get(LAYER_KEY) or str(node.name) for node in layers]
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5) or [names[0], "...", names[-1]]
+    raise ModelError(f"no compute layer is called {wanted!r}; close names: {', '.join(close)}. Received: {wanted!r}")
 
 
 def _has_negative(value: onnx_ir.Value) -> bool:

@@ -181,12 +181,17 @@ def is_flat(node: onnx_ir.Node) -> bool:
 
 
 def _moves_exactly(node: onnx_ir.Node) -> bool:
-    """Whether a pass-through operator really only moves: a Pad must pad with zero, a MaxPool has one output."""
+    """Whether a pass-through operator really only moves: a Pad must pad with zero, a MaxPool has one output.
+
+    A Slice moves whatever its indices are; a Gather is at home here only where they are constant (else it may be a lookup).
+    """
     if node.op_type == "Pad":
         mode = node.attributes.get("mode")
         fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         absent = len(node.inputs) < 3 or node.inputs[2] is None
         return (mode is None or mode.value == "constant") and (absent or (fill is not None and not fill.any()))
+    if node.op_type == "Gather" and constant(node.inputs[1]) is None:
+        return False
     return len(node.outputs) == 1
 
 

@@ -8,7 +8,10 @@ import onnx_ir
 
 from ..ir import COMPUTE, SOURCE_KEY
 from .average_pool_to_depthwise import why_not
-from .flow import TAIL_OPS, analyse, is_flat
+from .flow import INPUT_ROLE, TAIL_OPS, Flow, analyse, is_flat, role_of
+
+_EXACT_OPS = frozenset({"Mul", "Max", "Min"})
+"""Float operators that engines compute exactly where all operands are quantized: products and choices of integers (X1)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,16 @@ class Island:
 
 
 def islands(model: onnx_ir.Model) -> list[Island]:
-    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order."""
+    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order.
+
+    A product or maximum of quantized values needs none: it is fixed point as it is, as `verify` computes it.
+    """
     flow = analyse(model.graph)
+    exact = _exact_nodes(model.graph, flow)
     found = []
     for node in model.graph:
+        if node in exact:
+            continue
         if flow.kind[node] in ("island", "tail"):
             reason = _reason(node, flow.kind[node] == "tail")
             expected = flow.kind[node] == "tail" and node.op_type not in COMPUTE
@@ -59,3 +68,32 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
     if node.domain:
         return f"operator of the foreign domain {node.domain!r}"
     return f"{node.op_type} has no fixed-point form"
+
+
+def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
+    """Nodes of `_EXACT_OPS` all of whose operands are on a fixed-point grid in the quantized model."""
+    needed = _needed_origins(graph, flow)
+    fixed = {value for value in graph.inputs if value in needed}
+    exact = set()
+    for node in graph:
+        kind, operands = flow.kind[node], [value for value in node.inputs if value is not None]
+        if kind == "island" and node.domain == "" and node.op_type in _EXACT_OPS and all(value in fixed for value in operands):
+            exact.add(node)
+        rounded = kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky") or node.outputs[0] in needed
+        own = kind == "own" and role_of(node) != INPUT_ROLE
+        moved = kind in ("carry", "float", "own") and operands[0] in fixed
+        if rounded or own or moved or node in exact:
+            fixed.update(node.outputs)
+    return exact
+
+
+def _needed_origins(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Value]:
+    """Values that get a quantizer because a layer, a shared scale or a rectifier behind them reads integers (annotation)."""
+    needed = set()
+    for node in graph:
+        kind = flow.kind[node]
+        readable = node.inputs if kind in ("add", "concat") else node.inputs[:1]
+        for value in readable if kind in ("compute", "add", "concat", "rectify") else ():
+            if value is not None and (kind != "rectify" or (value in flow.integers and not flow.is_sum(value))):
+                needed.add(flow.origin.get(value, value))
+    return needed

@@ -73,10 +73,9 @@ def _item(written: str, arguments: str | None) -> tuple[Pass, ...]:
         return RECIPES[name]
     if name not in PASSES:
         known = [*PASSES, *RECIPES]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5) or known
-        raise UsageError(
-            f"no pass of that name; {'close names' if len(close) <= 3 else 'known'}: {', '.join(close)}. Received: {written!r}"
-        )
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"close names: {', '.join(close)}; " if close else ""
+        raise UsageError(f"no pass of that name; {hint}`tqt-onnx passes` lists them all. Received: {written!r}")
     step = PASSES[name]
     return (step(**_values(step, arguments or "")),)
 

@@ -4,7 +4,8 @@ A network trained with TensorFlow's fake quantization says what range each tenso
 those nodes out and records `{value name: [smallest, largest]}` (`RANGES_KEY`); here they become the thresholds that
 calibration would otherwise measure. The power of two above them is this project's (Q4): the ranges are where to start.
 
-A group takes its ranges only where every member has one; a rescale or input Identity has that of the tensor in front of it.
+A group takes its ranges only where every member has one; a rescale or input Identity has that of the tensor in front of it,
+and a FakeQuant node behind a reshape or a pool speaks of the tensor in front of these too.
 Weights are not among them: folding changes them, and their thresholds follow from themselves (C1). Neither are the 16-bit
 tensors of a layer, which no FakeQuant node ever described.
 """
@@ -16,7 +17,7 @@ import math
 
 import onnx_ir
 
-from ..ir import RANGES_KEY, ROLE_KEY, ModelError, QuantizerGraph
+from ..ir import PASS_THROUGH, RANGES_KEY, ROLE_KEY, ModelError, QuantizerGraph, only_consumer
 from ..kernels.fixed_point import log2_threshold
 
 
@@ -68,6 +69,14 @@ def recorded_thresholds(model: onnx_ir.Model, graph: QuantizerGraph) -> dict[str
 
 
 def _range_of(value: onnx_ir.Value | None, ranges: dict[str, tuple[float, float]]) -> tuple[float, float] | None:
+    """The range of the value, of what it merely carries, or of what merely carries it on (L7)."""
+    behind = value
+    while behind is not None and (reader := only_consumer(behind)) is not None and reader.op_type in PASS_THROUGH:
+        if reader.inputs[0] is not behind or ROLE_KEY in reader.metadata_props:
+            break
+        behind = reader.outputs[0]
+        if value is not None and value.name not in ranges and behind.name in ranges:
+            return ranges[behind.name]
     while value is not None:
         if value.name in ranges:
             return ranges[value.name]

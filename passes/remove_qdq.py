@@ -28,7 +28,7 @@ from ..ir import (
 from ..kernels import fixed_point
 from .base import remove_unused
 from .flow import RESCALE_ROLE
-from .insert_qdq import FLOAT_SUFFIX, storage
+from .insert_qdq import FLOAT_SUFFIX, integer_type_bounds, storage
 
 
 def remove_qdq(model: onnx_ir.Model) -> tuple[onnx_ir.Model, QuantizerGraph]:
@@ -116,6 +116,19 @@ def _check_parameters(node: onnx_ir.Node, quantizer: Quantizer, is_constant: boo
         if found != [quantizer.lower, quantizer.upper]:
             raise ModelError(f"{quantizer.value!r}: bounds {quantizer.lower}, {quantizer.upper} are recorded. Received: {found}")
         above = None if above.inputs[0] is None else above.inputs[0].producer()
+    elif not is_constant and (quantizer.lower, quantizer.upper) != (whole := integer_type_bounds(quantizer.bits, quantizer.signed)):
+        raise ModelError(
+            f"{quantizer.value!r}: bounds {quantizer.lower}, {quantizer.upper} are recorded. Received: those of the type, {whole}"
+        )
+    if is_constant:
+        stored = constant(node.inputs[0])
+        assert stored is not None
+        integers = stored.astype(np.int64)
+        if integers.size and not quantizer.lower <= integers.min() <= integers.max() <= quantizer.upper:
+            raise ModelError(
+                f"{quantizer.value!r}: integers from {quantizer.lower} to {quantizer.upper} are recorded. "
+                f"Received: {integers.min()} to {integers.max()}"
+            )
     if above is not None and above.op_type == "QuantizeLinear":
         nodes.append(above)
     for one in nodes:

@@ -58,16 +58,19 @@ def check(
         progress: called with (done, total, what).
 
     Raises:
-        ModelError: not a quantized model, or a copy or a float model that is another network.
+        ModelError: not a quantized model, one whose recorded quantizers are not those of its nodes, or a copy or a float model
+            that is another network.
         UsageError: an unknown engine, a copy for one that is not run, or a comparison asked for without data.
         DataError: data that does not fit.
     """
+    from ..passes import remove_qdq
     from ..verify import check_certificates, check_engines
 
     _check_engines(engines, copies or {})
     opened = open_model(model)
     if quantizers_of(opened) is None:
         raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
+    remove_qdq(opened)  # finds recorded quantizers that are not those of the nodes
     for engine, copy in (copies or {}).items():
         _check_copy(opened, copy, engine)
     if data is None:

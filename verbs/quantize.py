@@ -37,6 +37,7 @@ from ..passes import (
     optimize,
     parse_passes,
     recorded_thresholds,
+    refuse_unlowered,
     run_passes,
     weight_floors,
 )
@@ -154,6 +155,7 @@ def quantize(
     else:
         run_passes(lowered, parse_passes(passes) if isinstance(passes, str) else passes)
         _refuse_open(lowered)
+        refuse_unlowered(lowered, widths.contract, unsigned_input=widths.unsigned_input)
     graph = annotate(lowered, widths)
     given = {} if ignore_ranges else recorded_thresholds(lowered, graph)
     floors: dict[str, float] = {}

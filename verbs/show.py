@@ -46,9 +46,14 @@ def show_conversion(result: Conversion, output: Path) -> None:
         for item in result.differences
     ]
     console.print(table(f"ONNX against {result.source}", ("output", "difference", "range", "relative", "accepted"), rows))
-    if any(not (item.output_range or item.difference) for item in result.differences):
-        console.print("an output is constant on every probe: nothing was compared there")
-    verdict = "agrees; written" if result.ok else f"DIFFERS by more than {result.tolerance:g} of the output's range; not written"
+    silent = [item for item in result.differences if not (item.output_range or item.difference)]
+    for item in silent:
+        console.print(f"{item.name}: constant on every probe (untrained weights?): nothing could be compared there")
+    verdict = f"DIFFERS by more than {result.tolerance:g} of the output's range; not written"
+    if result.ok:
+        verdict = "agrees; written"
+    elif all(item in silent or item.relative <= result.tolerance for item in result.differences):
+        verdict = "cannot be compared with its source; not written"
     console.print(f"{output}: {verdict}")
 
 

@@ -85,7 +85,7 @@ def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
     output = name_of(node.outputs[0])
     name = node.name or output
     if found is None:
-        reason = "its weights are not constant or its input is not bounded"
+        reason = "its weights are not constant, its input is not bounded, or its bias is not one number per output channel"
         return LayerCertificate(name, node.op_type, output, (), None, None, False, reason)
     reason = ""
     if found.bound > FLOAT32_EXACT:

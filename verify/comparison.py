@@ -17,7 +17,7 @@ from .compare import Difference, FloatComparison, compare, compare_constants, co
 from .fixed_tensor import FixedPoint
 from .oracle import Oracle
 from .oracle_ops import Operand
-from .resynchronise import Resynchronisation, first_observed, same_integers
+from .resynchronise import Resynchronisation, observed_in
 from .runtime import storage
 from .ties import TieCounter
 
@@ -166,9 +166,8 @@ class Comparison:
     def layers_not_compared(self, certificates: Iterable[LayerCertificate]) -> tuple[str, ...]:
         """Certified layers behind which no engine was compared with a promise."""
         seen = self._seen() - self._points.unpromised_at_best
-        certified = [c for c in certificates if c.certified]
-        observed = {c.node: same_integers(self._model, first_observed(self._model, [c.output])) for c in certified}
-        return tuple(node for node, names in observed.items() if not names & seen)
+        observed = observed_in(self._model, seen)
+        return tuple(dict.fromkeys(c.node for c in certificates if c.certified and c.output not in observed))
 
     def found(self, *, promised: bool) -> tuple[Difference, ...]:
         """Differences by engine and in topological order, constants first, with the numbers of all batches in `total`."""

@@ -98,7 +98,10 @@ class Intervals:
         bias = self.fixed_constant(bias_value)
         if x is None or weights is None or (bias_value is not None and bias is None):
             return None
-        found = self.sums[name_of(node.outputs[0])] = layer_sum(node, (x.low, x.high, x.exponent), weights, bias)
+        found = layer_sum(node, (x.low, x.high, x.exponent), weights, bias)
+        if found is None:
+            return None
+        self.sums[name_of(node.outputs[0])] = found
         return Interval(found.low, found.high, found.exponent)
 
     def add(self, node: onnx_ir.Node) -> Interval | None:

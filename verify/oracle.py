@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import DataError, ModelError, UnsupportedError, attribute, fed_inputs, name_of
-from .batches import Feeds, slices
+from ..ir import DataError, ModelError, UnsupportedError, fed_inputs, name_of
+from .batches import Feeds, moves_batch, slices
 from .fixed_tensor import FixedPoint
 from .islands import evaluate
 from .oracle_ops import OPS, Op, Operand, grid_of
@@ -47,8 +47,7 @@ class Oracle:
         self._constants = {name: value for name, value in model.graph.initializers.items() if value.const_value is not None}
         self._island_nodes = {island.outputs for island in self.plan.islands}
         self._last_use = self._last_uses()
-        transposes = (node for node in model.graph if node.op_type == "Transpose")
-        self._sliceable = all(attribute(node, "perm", (-1,))[0] == 0 for node in transposes)
+        self._sliceable = not any(moves_batch(node) for node in model.graph)
 
     @property
     def islands(self) -> tuple[Island, ...]:

@@ -7,7 +7,7 @@ power of two. `integer`: what lies between QuantizeLinear and DequantizeLinear. 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import onnx_ir
@@ -50,10 +50,14 @@ class Plan:
     islands: tuple[Island, ...]
     integers: tuple[str, ...]
     resynchronise: tuple[str, ...]
+    _island_outputs: frozenset[tuple[str, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_island_outputs", frozenset(island.outputs for island in self.islands))
 
     def is_island(self, node: onnx_ir.Node) -> bool:
         """Whether the node is one of the islands."""
-        return any(island.outputs == _outputs(node) for island in self.islands)
+        return _outputs(node) in self._island_outputs
 
 
 def _outputs(node: onnx_ir.Node) -> tuple[str, ...]:

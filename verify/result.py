@@ -69,8 +69,8 @@ class CheckResult:
 
     @property
     def nothing_certified(self) -> bool:
-        """Whether there are layers, and none of them has a certificate: nothing that matters is promised."""
-        return bool(self.certificates) and not any(certificate.certified for certificate in self.certificates)
+        """Whether no layer has a certificate: nothing that matters is promised."""
+        return not any(certificate.certified for certificate in self.certificates)
 
     @property
     def exact(self) -> bool:

@@ -72,13 +72,24 @@ def first_observed(model: onnx_ir.Model, names: Iterable[str]) -> frozenset[str]
     return frozenset(found | {name_of(value) for value in model.graph.outputs if value.name in reached})
 
 
-def same_integers(model: onnx_ir.Model, names: Collection[str]) -> frozenset[str]:
-    """The integer tensors, what an integer Clip makes of them, and the values they are dequantized to."""
-    reached = set(names)
-    for node in model.graph:
-        if node.op_type in {"Clip", "DequantizeLinear"} and node.inputs[0] is not None and node.inputs[0].name in reached:
-            reached.update(value.name for value in node.outputs if value.name)
-    return frozenset(reached)
+def observed_in(model: onnx_ir.Model, names: Collection[str]) -> frozenset[str]:
+    """Values that one of the named ones shows, by `first_observed`: one walk from the end, whatever the number of values.
+
+    An integer tensor is shown by itself, by what an integer Clip makes of it, and by the value it is dequantized to.
+    """
+    shown: set[onnx_ir.Value] = set()
+    """Values that are named themselves, or whose integers are."""
+    observed: set[onnx_ir.Value] = set()
+    values = [value for node in model.graph for value in node.outputs]
+    for value in reversed([*model.graph.inputs, *values]):
+        readers = value.uses()
+        same = (node for node, index in readers if index == 0 and node.op_type in {"Clip", "DequantizeLinear"})
+        if value.name in names or any(output in shown for node in same for output in node.outputs):
+            shown.add(value)
+        behind = ((shown if node.op_type == "QuantizeLinear" else observed, node.outputs) for node, _ in readers)
+        if (value.is_graph_output() and value in shown) or any(output in found for found, outputs in behind for output in outputs):
+            observed.add(value)
+    return frozenset(name_of(value) for value in observed)
 
 
 def _clipped(model: onnx_ir.Model, names: Collection[str]) -> Iterable[tuple[str, str]]:

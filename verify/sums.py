@@ -39,7 +39,7 @@ class Sum:
         return max(self.bounds, default=0)
 
 
-def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, bias: FixedPoint | None) -> Sum:
+def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, bias: FixedPoint | None) -> Sum | None:
     """Bounds of a Conv, Gemm or MatMul with constant weights.
 
     Args:
@@ -47,6 +47,9 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
         x: smallest and largest integer of its input, and the exponent.
         weights: integer weights.
         bias: integer bias, one per channel or one for all, or None.
+
+    Returns:
+        None where the bias is neither: a Gemm takes one of any shape.
 
     Raises:
         UnsupportedError: the bounds themselves do not fit int64.
@@ -61,10 +64,20 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
     tops, bottoms = up.tolist(), down.tolist()
     if bias is None:
         return _sum(tops, bottoms, [0] * len(tops), unit)
+    if not _is_per_channel(node, bias, len(tops)):
+        return None
     finer = min(unit, bias.exponent)
     shift = unit - finer
     offsets = [int(b) << (bias.exponent - finer) for b in np.broadcast_to(bias.integers.ravel(), len(tops))]
     return _sum([top << shift for top in tops], [bottom << shift for bottom in bottoms], offsets, finer)
+
+
+def _is_per_channel(node: onnx_ir.Node, bias: FixedPoint, channels: int) -> bool:
+    """Whether the bias is one number per output channel, or one for all: a Gemm's column `[M, 1]` is one per image."""
+    shape = bias.integers.shape
+    if node.op_type == "Conv":
+        return shape == (channels,)
+    return shape[-1:] in {(), (1,), (channels,)} and all(length == 1 for length in shape[:-1])
 
 
 def _sum(tops: list[int], bottoms: list[int], offsets: list[int], exponent: int) -> Sum:

@@ -8,17 +8,23 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir import name_of
+from ..ir import constant, name_of, only_consumer
 from .fixed_tensor import FixedPoint
 from .oracle_ops import Grid, Operand, grid_of
 
 
-def count_ties(x: FixedPoint, grid: Grid) -> int:
-    """How many numbers lie exactly between two integers of the grid, and are not both saturated to the same one."""
+def count_ties(x: FixedPoint, grid: Grid, bounds: tuple[int, int] | None = None) -> int:
+    """How many numbers lie exactly between two integers, and are not both saturated to the same one.
+
+    Args:
+        x: what is rounded.
+        grid: what it is rounded to.
+        bounds: of what is kept behind the rounding (a relu6's); those of the grid where None.
+    """
     shift = grid.exponent - x.exponent
     if not 0 < shift <= 62:
         return 0
-    low, high = grid.bounds
+    low, high = grid.bounds if bounds is None else bounds
     floor = x.integers >> shift
     halfway = (x.integers & ((1 << shift) - 1)) == 1 << (shift - 1)
     return int((halfway & (floor >= low) & (floor < high)).sum())
@@ -44,6 +50,16 @@ class TensorTies:
         return self.ties / self.requantized if self.requantized else 0.0
 
 
+def _kept(node: onnx_ir.Node, grid: Grid) -> tuple[int, int]:
+    """The grid's bounds, cut by a Clip with constant bounds that alone reads the integers (L2)."""
+    low, high = grid.bounds
+    clip = only_consumer(node.outputs[0])
+    if clip is None or clip.op_type != "Clip":
+        return low, high
+    least, most = (constant(value) if value is not None else None for value in (*clip.inputs[1:3], None, None)[:2])
+    return (low if least is None else max(low, int(least))), (high if most is None else min(high, int(most)))
+
+
 class TieCounter:
     """An observer for `Oracle.run` that counts ties where integers are brought to a coarser grid; no other step rounds.
 
@@ -63,5 +79,5 @@ class TieCounter:
             grid = grid_of(node)
             if grid.exponent > x.exponent:  # a carry pair copies, a finer grid shifts left
                 name = name_of(node.outputs[0])
-                self.ties[name] += count_ties(x, grid)
+                self.ties[name] += count_ties(x, grid, _kept(node, grid))
                 self.requantized[name] += x.integers.size

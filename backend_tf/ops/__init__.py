@@ -40,6 +40,8 @@ OPS: dict[str, Op] = {
     "SpaceToDepth": movement.space_to_depth,
     "DepthToSpace": movement.depth_to_space,
     "Pad": movement.pad,
+    "Slice": movement.strided_slice,
+    "Gather": movement.gather,
     "Concat": movement.concat,
     # what stays float (L8, L12)
     "Softmax": tail.softmax,

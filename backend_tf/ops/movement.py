@@ -91,6 +91,38 @@ def pad(trace: Trace, step: Step) -> Laid:
     return x.like(tf.pad(x.tensor, amounts, constant_values=tf.constant(value, x.tensor.dtype)))
 
 
+def strided_slice(trace: Trace, step: Step) -> Laid:
+    """Every n-th element from a start to an end; ONNX clamps them as TensorFlow and Python do."""
+    x = trace.input(step, 0)
+    starts, ends = ([_int32(number) for number in trace.constant(step, index)] for index in (1, 2))
+    axes = [int(axis) for axis in trace.constant(step, 3)] if step.given(3) else list(range(len(starts)))
+    steps = [_int32(number) for number in trace.constant(step, 4)] if step.given(4) else [1] * len(starts)
+    index = [slice(None)] * x.rank
+    for axis, start, end, stride in zip(axes, starts, ends, steps, strict=True):
+        index[x.axis(axis)] = slice(start, end, stride)
+    return x.like(x.tensor[tuple(index)])
+
+
+def gather(trace: Trace, step: Step) -> Laid:
+    """Elements at constant positions of one axis; a single position drops the axis.
+
+    Raises:
+        UnsupportedError: a position that counts from the end of an axis of open length, or is beyond its end.
+    """
+    x, indices = trace.input(step, 0), trace.constant(step, 1)
+    axis = step.get("axis", 0) % x.rank
+    length = x.tensor.shape[x.axis(axis)]
+    if length is None and indices.min(initial=0) < 0:
+        raise step.refuse("positions from 0 on are expected on an axis of open length", indices.tolist())
+    if length is not None:
+        if indices.size and not -length <= indices.min() <= indices.max() < length:
+            raise step.refuse(f"positions on an axis of length {length} are expected", indices.tolist())
+        indices = indices % max(length, 1)
+    if indices.ndim == 1:
+        return x.like(tf.gather(x.tensor, indices, axis=x.axis(axis)))
+    return Laid.plain(tf.gather(x.onnx, indices, axis=axis))
+
+
 def space_to_depth(trace: Trace, step: Step) -> Laid:
     """Blocks of an image become channels: TensorFlow's order is ONNX's."""
     x = trace.input(step, 0).to(NHWC)
@@ -114,6 +146,11 @@ def concat(trace: Trace, step: Step) -> Laid:
     operands = aligned(trace, step)
     axis = operands[0].axis(step.get("axis", 0))
     return operands[0].like(tf.concat([operand.tensor for operand in operands], axis))
+
+
+def _int32(number: np.integer) -> int:
+    """The largest int64, which means "to the end" in ONNX, is the largest int32 in TensorFlow."""
+    return max(min(int(number), np.iinfo(np.int32).max), -np.iinfo(np.int32).max)
 
 
 def _kept(known: int | None, dynamic: tf.Tensor) -> int | tf.Tensor:

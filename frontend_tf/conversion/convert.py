@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 import onnx
 import onnx_ir
 import tensorflow as tf
@@ -20,7 +21,7 @@ from tf2onnx.optimizer.reshape_optimizer import ReshapeOptimizer
 from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
 from tf2onnx.optimizer.upsample_optimizer import UpsampleOptimizer
 
-from ...ir import UnsupportedError
+from ...ir import ModelError, UnsupportedError
 from ..frozen import FrozenGraph
 from ..nodes import data_inputs, node_of, tensor_name
 from ..quiet import quiet
@@ -83,8 +84,17 @@ def to_onnx(frozen: FrozenGraph) -> onnx_ir.Model:
     graph_def = raise_batch_norm(surgery.result(), tuple(frozen.output_tensors.values()))
     proto = _tf2onnx(graph_def, frozen)
     model = finish(proto, frozen.name, Sources(frozen.graph_def), frozen.inputs)
+    _refuse_not_a_number(model, frozen.name)
     record_ranges(model, frozen.ranges)
     return model
+
+
+def _refuse_not_a_number(model: onnx_ir.Model, name: str) -> None:
+    """A NaN among the weights makes everything behind it a NaN (Q6); infinities are legitimate bounds."""
+    for value in model.graph.initializers.values():
+        array = None if value.const_value is None else value.const_value.numpy()
+        if array is not None and array.dtype == np.float32 and np.isnan(array).any():
+            raise ModelError(f"{name}: constant {value.name!r} holds a NaN; finite weights are expected (Q6)")
 
 
 def _check_inputs(frozen: FrozenGraph) -> None:

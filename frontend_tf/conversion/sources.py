@@ -12,7 +12,7 @@ from typing import Final
 
 import onnx_ir
 
-from ...ir import SOURCE_KEY, consumers, forget_names
+from ...ir import COMPUTE, LAYER_KEY, SOURCE_KEY, consumers, forget_names
 from ..frozen import GraphDef
 from ..nodes import data_inputs, node_of
 from ..rewrites.raise_batch_norm import RAISED
@@ -22,12 +22,22 @@ _CARRIERS: Final = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "T
 """TensorFlow operators through which a constant reaches its consumer."""
 
 
+_LAYERS: Final = frozenset(
+    {"Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Conv2DBackpropInput"}
+)
+_BEHIND: Final = frozenset(
+    {"BiasAdd", "Add", "AddV2", "Sub", "Mul", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"} | _CARRIERS
+)
+"""What a layer's bias and batch norm are written with."""
+
+
 class Sources:
     """The nodes of a TensorFlow graph as possible sources."""
 
     def __init__(self, graph_def: GraphDef) -> None:
         self._ops: dict[str, str] = {node.name: node.op for node in graph_def.node}
         self._readers: dict[str, list[str]] = {}
+        self._reads: dict[str, list[str]] = {node.name: [node_of(name) for name in data_inputs(node)] for node in graph_def.node}
         for node in graph_def.node:
             for name in data_inputs(node):
                 self._readers.setdefault(node_of(name), []).append(node.name)
@@ -57,6 +67,19 @@ class Sources:
                 return self._reader(constant)
         return None
 
+    def layer(self, source: str) -> str | None:
+        """The layer that `source` belongs to: itself, or the one in front of the bias or batch norm that it is."""
+        found: set[str] = set()
+        pending, seen = [source], {source}
+        while pending:
+            name = pending.pop()
+            if self._ops.get(name) in _LAYERS:
+                found.add(name)
+            elif self._ops.get(name) in _BEHIND:
+                pending += [read for read in self._reads[name] if read not in seen]
+                seen.update(pending)
+        return found.pop() if len(found) == 1 else None
+
     def _reader(self, name: str) -> str | None:
         readers = self._readers.get(name, [])
         while len(readers) == 1 and self._ops[readers[0]] in _CARRIERS:
@@ -73,6 +96,9 @@ def record_sources(graph: onnx_ir.Graph, sources: Sources) -> None:
             source = None if producer is None else producer.metadata_props.get(SOURCE_KEY)
         if source is not None:
             node.metadata_props[SOURCE_KEY] = source
+            layer = sources.layer(source) if node.op_type in (*COMPUTE, "ConvTranspose") else None
+            if layer is not None:
+                node.metadata_props[LAYER_KEY] = layer
     for node in reversed(graph):
         readers = [reader for output in node.outputs for reader in consumers(output)]
         if SOURCE_KEY not in node.metadata_props and readers and SOURCE_KEY in readers[0].metadata_props:

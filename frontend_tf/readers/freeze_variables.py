@@ -20,6 +20,7 @@ from tensorflow.python.framework import op_def_registry
 from ...ir import ModelError
 from ..frozen import GraphDef
 from ..nodes import Nodes, data_inputs, node_of, tensor_shape
+from ..rewrites.read_frozen import FROZEN_AS
 from .saver import PASSING, variable_of
 
 Array = npt.NDArray[Any]
@@ -130,8 +131,10 @@ def _rewritten(graph_def: GraphDef, nodes: Nodes, constants: Mapping[str, Any]) 
     for node in graph_def.node:
         copy = result.node.add()
         copy.CopyFrom(node)
+        copy.attr.pop(FROZEN_AS, None)  # a file does not get to say it
         if node.name in constants:
             copy.name = originals[node.name]
+            copy.attr[FROZEN_AS].s = node.name.encode()  # for those who read it inside a branch or function
             _make_constant(result.node.add(), node.name, constants[node.name])
             continue
         variable = variable_of(nodes, node.input[0]) if node.op == _READ and data_inputs(node) else None

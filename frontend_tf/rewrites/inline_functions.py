@@ -12,6 +12,7 @@ from typing import Any, Final
 from ...ir import UnsupportedError
 from ..inline_calls import inline_calls
 from ..nodes import data_inputs, node_of, readers_of
+from .read_frozen import read_frozen
 from .static_values import static_values
 from .surgery import Surgery
 
@@ -34,6 +35,7 @@ def inline_functions(surgery: Surgery) -> bool:
         ends = {node_of(now) for tensor, now in became.items() if node_of(tensor) in surgery.nodes and node_of(tensor) not in read}
         surgery.bypassed |= {node_of(now) for now in became.values()} - ends  # results that nobody reads are no ends
         surgery.take_over(graph_def, became)
+        read_frozen(surgery)  # the next predicate may be a variable
     raise UnsupportedError(f"{surgery.where}: conditionals inside conditionals without end. Received: more than {_MAX_DEPTH}")
 
 

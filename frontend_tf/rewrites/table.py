@@ -11,6 +11,7 @@ from .fake_quant import take_out_fake_quant
 from .fold_conditionals import fold_conditionals
 from .inline_functions import inline_functions
 from .learning_phase import settle_learning_phase
+from .read_frozen import read_frozen
 from .remove_checks import remove_checks
 from .remove_dropout import remove_dropout
 from .settle_deconvolutions import settle_deconvolutions
@@ -20,6 +21,7 @@ WHOLE: Final = (
     Rewrite("settle-learning-phase", "placeholders that say 'this is training' become False", settle_learning_phase),
     Rewrite("inline-functions", "bodies take the place of function calls and of If with a constant predicate", inline_functions),
     Rewrite("fold-conditionals", "Switch and Merge with a constant predicate leave the branch that is taken", fold_conditionals),
+    Rewrite("read-frozen", "variables that a branch or function reads by their handle are constants there too", read_frozen),
     Rewrite("remove-dropout", "dropout of any age hands on its input", remove_dropout),
     Rewrite("remove-checks", "StopGradient, CheckNumerics, Print and the like hand on their input", remove_checks),
     Rewrite("take-out-fake-quant", "FakeQuant nodes go, their ranges become initial thresholds", take_out_fake_quant),

@@ -11,6 +11,8 @@ import tensorflow as tf
 from tqt_onnx.backend_tf import regenerate
 from tqt_onnx.ir import DataError, ModelError, UnsupportedError, UsageError, integer_name
 from tqt_onnx.kernels import fixed_point
+from tqt_onnx.passes import insert_qdq
+from tqt_onnx.verify import Oracle
 
 FUNCTIONS = {
     "Sigmoid": {},
@@ -121,6 +123,29 @@ def test_a_lowered_leaky_relu(net, contract, slope, bits):
     assert_same_integers(model, built, images)
     assert model.wide_layers() == ({"scaled"} if bits == 16 else frozenset())
     assert not model.program.weights["alpha"].trainable
+
+
+@CONTRACTS
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [
+        ("Slice", [[1, 0], [2**63 - 1, -1]], {}),  # of the batch and of the channels
+        ("Slice", [[-1, 1], [-(2**63), 99], [2, -3], [-2, 2]], {}),
+        ("Gather", [[3, -4, 3]], {"axis": 1}),
+        ("Gather", [-1], {"axis": 2}),
+        ("Gather", [[[0, 1], [-1, 2]]], {"axis": -1}),
+    ],
+)
+def test_elements_that_are_picked(net, contract, op, constants, attributes):
+    """Taken from an image in TensorFlow's order, and given to a layer that reads ONNX's."""
+    built = net(contract)
+    names = [built.constant(f"i{index}", np.array(array, np.int64)) for index, array in enumerate(constants)]
+    y = built.node(op, [built.conv("c", built.top, (3, 4)), *names], "y", **attributes)
+    images = built.images()
+    assert_same_floats(built, images, y)
+    model = regenerate(built.model(y), built.graph())
+    expected = Oracle(insert_qdq(built.model(y), built.graph())).run({"x": images})["y__q"]
+    assert np.array_equal(model.everything({"x": images})["y__q"], expected.integers)
 
 
 @CONTRACTS

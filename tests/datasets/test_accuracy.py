@@ -157,7 +157,9 @@ def test_each_model_may_have_its_own_label_offset() -> None:
     with pytest.raises(DataError, match=r"offset for each of a, b is expected\. Received: a$"):
         AccuracyCounter(["a", "b"], label_offset={"a": 1})
     counter = AccuracyCounter(["a", "b"], label_offset={"a": 0, "b": 1})
-    with pytest.raises(DataError, match=r"b: labels 0\.\.2 are expected \(4 classes, label offset 1\)\. Received: 3"):
+    with pytest.raises(
+        DataError, match=r"b: labels 0\.\.2 are expected \(4 classes, label offset 1; .* want the label offset 0\)\. Received: 3"
+    ):
         counter.update({"a": scores, "b": scores}, np.array([0, 1, 2, 3]))
 
 

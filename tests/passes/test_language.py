@@ -52,7 +52,7 @@ def test_graffitist_recipe_of_a_float_network():
         ("", "at least one pass"),
         (" , x", "name or name"),
         ("fold-batchnorm", "close names: .*fold-batch-norm"),
-        ("zzz", "known: .*strip-unused"),
+        ("zzz", "`tqt-onnx passes` lists them all"),
         ("strip-unused(x=1)", "'x' is no option; it has none"),
         ("fix-input-shape(shapes=1)", "'shapes' is no option; it has shape"),
         ("fix-input-shape(8,8,3)", "option=value"),

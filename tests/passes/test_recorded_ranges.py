@@ -52,6 +52,16 @@ def test_weights_biases_accumulators_and_empty_ranges_are_left_to_calibration(lo
     assert found == {}
 
 
+def test_a_range_behind_a_reshape_or_a_pool_is_that_of_the_tensor_in_front(onnx_text):
+    text = """g (float[n,2,4,4] x) => (float[n,8] y)
+        { c = Conv(x, w) p = MaxPool<kernel_shape = [2,2], strides = [2,2]>(c) y = Flatten(p) }"""
+    model = onnx_text(text, {"w": np.ones((2, 2, 1, 1), np.float32)})
+    optimize(model)
+    lower(model, "layer32")
+    found, groups = given((model, annotate(model, BitWidths(layer=32))), {"y": [-8.0, 8.0]})
+    assert found == {groups["c"]: 3.0}
+
+
 def test_a_model_without_record_has_none(lowered):
     assert recorded_thresholds(*lowered) == {}
 

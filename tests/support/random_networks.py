@@ -158,6 +158,8 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
                 "square",
                 "leaky",
                 "blocks",
+                "slice",
+                "gather",
                 "tanh",
             ]
         )
@@ -188,10 +190,40 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
         builder.values.append((builder.leaky(value), (channels, height, width)))
     elif kind == "blocks":
         _blocks(draw, builder, value, (channels, height, width))
+    elif kind in ("slice", "gather"):
+        (_slice if kind == "slice" else _gather)(draw, builder, value, (channels, height, width))
     elif kind == "tanh":  # a float island
         builder.values.append((builder.node("Tanh", [value]), (channels, height, width)))
     else:
         builder.values.append((builder.rectify(value, kind), (channels, height, width)))
+
+
+def _gather(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Channels in any order, some of them twice, counted from either end."""
+    channels, height, width = shape
+    positions = draw(st.lists(st.integers(-channels, channels - 1), min_size=1, max_size=4))
+    picked = builder.node("Gather", [value, builder.constant(np.array(positions, np.int64))], axis=1)
+    builder.values.append((picked, (len(positions), height, width)))
+
+
+def _slice(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Every n-th element of one or two axes, forwards or backwards, with starts and ends from either side and far beyond."""
+    axes = draw(st.permutations([1, 2, 3]))[: draw(st.integers(1, 2))]
+    starts, ends, steps, lengths = [], [], [], list(shape)
+    for axis in axes:
+        start, end, step = draw(
+            st.tuples(
+                st.integers(-9, 8), st.sampled_from([-(2**63), -3, -1, 1, 2, 5, 2**63 - 1]), st.sampled_from([1, 1, 2, -1, -2])
+            )
+        )
+        length = len(range(shape[axis - 1])[start:end:step])
+        if length == 0:
+            start, end, step, length = 0, 2**63 - 1, 1, shape[axis - 1]
+        starts.append(start), ends.append(end), steps.append(step)
+        lengths[axis - 1] = length
+    counted = [axis - 4 if draw(st.booleans()) else axis for axis in axes]
+    inputs = [builder.constant(np.array(numbers, np.int64)) for numbers in (starts, ends, counted, steps)]
+    builder.values.append((builder.node("Slice", [value, *inputs]), (lengths[0], lengths[1], lengths[2])))
 
 
 def _blocks(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:

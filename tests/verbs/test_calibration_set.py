@@ -80,7 +80,7 @@ def test_a_list_keeps_sets_apart(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "c.txt").read_text().splitlines() == list(first.names)
     second = calibration_set(folder, tmp_path / "d.npy", count=20, exclude=tmp_path / "c.txt")
     assert not {*first.names} & {*second.names}
-    with pytest.raises(DataError, match=r"1 to 20 examples can be drawn\. Received: 21"):
+    with pytest.raises(DataError, match=r"there are 20 examples to draw from\. Received: 21"):
         calibration_set(folder, tmp_path / "e.npy", count=21, exclude=tmp_path / "c.txt")
 
 
@@ -114,7 +114,7 @@ def test_few_images_are_in_memory(folder: Path, tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"count": 61}, DataError, "1 to 60 examples can be drawn. Received: 61"),
+        ({"count": 61}, DataError, "there are 60 examples to draw from. Received: 61"),
         ({"count": 0}, DataError, "Received: 0"),
         ({"preprocess": "inceptoin"}, DataError, "preprocess must be one of"),
         ({"input_shape": (4, 4)}, DataError, "shape H,W,C"),

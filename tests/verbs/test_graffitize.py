@@ -41,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         two = tf.nn.relu(layer("conv2", one, 4))
         pooled = tf.reduce_mean(two, [1, 2], keepdims=True, name="pool")
         last = tf.constant(rng.normal(size=(1, 1, 4, 5)).astype(np.float32), name="fc/w")
-        tf.squeeze(tf.nn.conv2d(pooled, last, 1, "SAME", name="fc/Conv2D"), [1, 2], name="logits")
+        logits = tf.nn.bias_add(tf.nn.conv2d(pooled, last, 1, "SAME", name="fc/Conv2D"), tf.ones(5), name="fc/BiasAdd")
+        tf.squeeze(logits, [1, 2], name="logits")
     (folder / "my_model.pb").write_bytes(graph.as_graph_def().SerializeToString())
     np.save(folder / "calibration_set.npy", rng.normal(size=(8, 8, 8, 3)).astype(np.float32))
     return folder

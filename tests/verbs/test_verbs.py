@@ -228,3 +228,25 @@ def test_calibration_pads_with_zeros_in_front_of_a_pool(parallel: bool) -> None:
     ones = np.ones((4, 1, 1, 1), np.float32)
     result = tqt_onnx.quantize(onnx_ir.from_onnx_text(text), ones, bits=BitWidths(layer=32), method="max", parallel=parallel)
     assert result.log2_thresholds["y"] == -2.0
+
+
+@pytest.mark.parametrize(
+    ("passes", "layer", "message"),
+    [
+        ("optimize", 16, "average-pool-to-depthwise is missing; a list that ends in the recipe 'quantize'"),
+        ("optimize quantize-layer32", 16, "split-bias is missing"),
+        ("optimize quantize", 32, "the passes lower for layer16"),
+    ],
+)
+def test_a_list_that_does_not_lower_for_the_contract_is_refused(
+    road: Path, x: np.ndarray[Any, Any], passes: str, layer: Any, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        tqt_onnx.quantize(road / "net.onnx", x, bits=BitWidths(layer=layer), passes=passes)
+
+
+@pytest.mark.parametrize(("recipe", "layer"), [("quantize", 16), ("quantize-layer32", 32)])
+def test_the_recipes_by_name_are_what_quantize_does(road: Path, x: np.ndarray[Any, Any], recipe: str, layer: Any) -> None:
+    bits = BitWidths(layer=layer)
+    by_name = tqt_onnx.quantize(road / "net.onnx", x, bits=bits, passes=f"optimize {recipe}")
+    assert content(by_name.model) == content(tqt_onnx.quantize(road / "net.onnx", x, bits=bits).model)

@@ -38,6 +38,26 @@ def test_bounds_by_hand(net, x_type, upper, bias, expected):
     assert (certificate.node, certificate.output, certificate.op_type) == ("m", "m", "MatMul" if bias is None else "Gemm")
 
 
+@pytest.mark.parametrize("bias", [[[1, 2], [3, 4]], [[1], [2]], [[1], [2], [3]]])
+def test_a_bias_that_is_not_one_number_per_channel_is_not_certified(net, bias):
+    """One row per image: ONNX allows it; as many images as channels must not make it look like a bias."""
+    n = net([len(bias), 3])
+    inputs = [n.quantized("x", "a", 0, "i8"), n.weight("w", [[4, -128], [-5, 3], [3, 0]], 0), n.weight("b", bias, 0, "i32")]
+    n.quantized(n.op("Gemm", inputs, "m"), "y", 4, "i8")
+    model = n.model("y")
+    (certificate,) = certify(model)
+    assert (certificate.certified, certificate.bound, certificate.channel_bounds) == (False, None, ())
+    assert "its bias is not one number per output channel" in certificate.reason
+    result = check_engines(model, [{"x": np.arange(3.0 * len(bias), dtype=np.float32).reshape(-1, 3)}])
+    assert result.differences == result.not_certified == ()
+
+
+@pytest.mark.parametrize("bias", [5, [5], [[5]], [5, 5], [[5, 5]]])
+def test_every_shape_of_a_bias_per_channel_is_certified(net, bias):
+    (certificate,) = certify(dense(net, "u8", [[4, -128], [-5, 3], [3, 0]], bias))
+    assert certificate.channel_bounds == (5 + 255 * 7, 5 + 255 * 128)
+
+
 def test_bounds_of_a_conv_an_add_and_what_follows_relu(net):
     n = net(["n", 2, 3, 3])
     a = n.quantized("x", "a", -4, "i8")

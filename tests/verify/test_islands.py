@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir
 import pytest
 
-from tqt_onnx.verify import FixedPoint, Oracle, check_engines
+from tqt_onnx.verify import FixedPoint, Oracle, Session, check_engines
 
 
 def test_softmax_is_float(net):
@@ -29,6 +29,17 @@ def test_float_weights_make_an_island(net):
     oracle = Oracle(n.model("y"))
     assert [(i.node, i.reason) for i in oracle.islands] == [("m", "an input is not fixed point")]
     assert oracle.run({"x": np.array([[1.0, 5.0]], np.float32)})["y__q"].integers.tolist() == [[61]]  # 3.8 * 16 = 60.8
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+def test_local_response_normalization_is_the_standards(net, size):
+    """onnxruntime has it right; onnx's reference leaves out the last channel of each window. It takes odd sizes only."""
+    n = net(["n", 6, 2, 2])
+    n.op("LRN", [n.quantized("x", "a", -5, "i8")], "y", size=size, alpha=0.7, beta=0.6, bias=2.0)
+    model = n.model("y")
+    x = np.random.default_rng(size).normal(size=(3, 6, 2, 2)).astype(np.float32)
+    expected = Session(model).run({"x": x})["y"]
+    assert np.allclose(Oracle(model).run({"x": x})["y"], expected, rtol=1e-5, atol=1e-6)  # float32 against float64
 
 
 def test_transpose_before_the_input_quantizer_is_no_island(net):

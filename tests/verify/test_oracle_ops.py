@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from tqt_onnx.ir import UnsupportedError
+from tqt_onnx.ir import DataError, ModelError, UnsupportedError
 from tqt_onnx.verify import ROUNDINGS, FixedPoint, Oracle
 from tqt_onnx.verify.oracle_ops import products
 from tqt_onnx.verify.oracle_ops.conv import convolve
@@ -83,6 +83,13 @@ def test_max_pool_is_the_reference(net):
         ("Unsqueeze", [np.array([1, -1])], {}),
         ("Pad", [np.array([0, 0, 1, 2, 0, 0, 0, 1])], {}),
         ("Pad", [np.array([1, 2]), np.int8(0).astype(np.float32), np.array([-2])], {}),
+        ("Slice", [np.array([1]), np.array([2**63 - 1])], {}),  # of the batch
+        ("Slice", [np.array([-1, 9]), np.array([-(2**63), 0]), np.array([1, -2]), np.array([-1, -3])], {}),
+        ("Slice", [np.array([-9, 1], np.int32), np.array([2, 9], np.int32), np.array([2, 1], np.int32)], {}),
+        ("Slice", [np.array([3]), np.array([1]), np.array([2])], {}),  # nothing is left
+        ("Gather", [np.array([2, -1, 2])], {"axis": 2}),
+        ("Gather", [np.array(-1)], {}),  # of the batch, which goes
+        ("Gather", [np.array([[0, 3], [1, -4]])], {"axis": -2}),
         ("SpaceToDepth", [], {"blocksize": 1}),
         ("Identity", [], {}),
         ("Relu", [], {}),
@@ -160,9 +167,41 @@ def test_concat_meets_on_the_finer_grid(net):
     assert (out.exponent, out.integers.tolist()) == (-2, [[4, -12, 5, -12]])
 
 
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [("Slice", [np.array([60]), np.array([70])], {}), ("Slice", [[1], [3], [-2]], {}), ("Gather", [[69, 0, 65]], {"axis": 0})],
+)
+def test_the_batch_is_sliced_as_a_whole(net, op, constants, attributes):
+    """More images than are computed at once."""
+    x = np.arange(140, dtype=np.float32).reshape(70, 2) - 64
+    n = net(["n", 2])
+    names = [n.constant(f"c{index}", np.array(array, np.int64)) for index, array in enumerate(constants)]
+    out = Oracle(n.model(n.op(op, [n.quantized("x", "a", 0, "i8"), *names], "y", **attributes))).run({"x": x})["y"]
+    arrays = [np.array(array, np.int64) for array in constants]
+    assert np.array_equal(out.real(), reference(op, [x.astype(float), *arrays], **attributes))
+
+
+def test_a_position_beyond_the_end_is_refused(net):
+    n = net(["n", 2])
+    n.op("Gather", [n.quantized("x", "a", 0, "i8"), n.constant("i", np.array([2]))], "y", axis=1)
+    with pytest.raises(ModelError, match="'y': index 2 is out of bounds"):
+        Oracle(n.model("y")).run({"x": np.ones((1, 2), np.float32)})
+
+
 def test_gemm_with_transposes(net):
     n = net(["n", 2])
     a = n.quantized("x", "a", 0, "i8")
     n.op("Gemm", [a, n.weight("w", [[1, 2], [3, 4], [5, 6]], -1), n.weight("b", [1, -1, 100], -1, "i32")], "y", transB=1)
     out = Oracle(n.model("y")).run({"x": np.array([[10.0, -1.0]], np.float32)})["y"]
     assert out.integers.tolist() == [[10 - 2 + 1, 30 - 4 - 1, 50 - 6 + 100]]
+
+
+def test_a_gemm_may_add_a_row_for_each_image(net):
+    n = net([2, 2])
+    a = n.quantized("x", "a", 0, "i8")
+    n.op("Gemm", [a, n.weight("w", [[1, 2, 3], [4, 5, 6]], 0), n.weight("b", [[1, 2, 3], [40, 50, 60]], 0, "i32")], "y")
+    oracle = Oracle(n.model("y"))
+    assert oracle.run({"x": np.eye(2, dtype=np.float32)})["y"].integers.tolist() == [[2, 4, 6], [44, 55, 66]]
+    for images in (1, 3):
+        with pytest.raises(DataError, match=r"'y'.*Received: \(2, 3\)"):
+            oracle.run({"x": np.ones((images, 2), np.float32)})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import onnxruntime
 import pytest
 
 from tqt_onnx.ir import DataError
 from tqt_onnx.verify import Oracle, certify, check_engines, tapped_runner
+from tqt_onnx.verify.resynchronise import first_observed, observed_in
 
 TAPS = 30_000
 
@@ -148,3 +151,44 @@ def test_operators_are_counted_in_the_session_that_runs(net, monkeypatch):
     assert result.ok
     assert sum(result.fused.values()) > 0
     assert len(sessions) == 2  # tapped, optimized
+
+
+def shown_by(model, name):
+    """By definition: the integers one sees first behind a value, what a Clip makes of them, and what they are dequantized to."""
+    shown = set(first_observed(model, [name]))
+    for node in model.graph:
+        if node.op_type in {"Clip", "DequantizeLinear"} and node.inputs[0].name in shown:
+            shown.update(value.name for value in node.outputs)
+    return shown
+
+
+def branches(net):
+    """Clips of integers and of floats, a fork, an Add of both branches, outputs on the way and float behind them."""
+    n = net(["n", 4])
+    a = n.quantized("x", "a", 0, "i8")
+    m = n.op("MatMul", [a, n.weight("w", np.eye(4), 0)], "m")
+    b = n.quantized(n.op("Relu", [m], "r"), "b", 1, "u8", upper=60)
+    c = n.quantized(n.op("Clip", [m, n.constant("low", np.float32(-3))], "clip"), "c", 1, "i8")
+    t = n.op("Transpose", [n.op("Add", [b, c], "sum")], "t", perm=[0, 1])
+    n.op("Tanh", [n.quantized(t, "d", 2, "i8")], "tanh")
+    return n.model("t", "clip", "tanh", "b")
+
+
+def test_one_walk_finds_what_each_value_is_observed_in(net):
+    for model in (branches(net), network(net, upper=200), network(net, island=True)):
+        names = [value.name for node in model.graph for value in node.outputs]
+        shown = {name: shown_by(model, name) for name in names}
+        for seen in names:
+            assert observed_in(model, {seen}) & set(names) == {name for name in names if seen in shown[name]}, seen
+
+
+def test_many_layers_take_no_longer_each(net):
+    """4,000 nodes: with a walk over the graph for every layer it took seconds."""
+    n = net(["n", 2])
+    value = n.quantized("x", "a", 0, "i8")
+    for index in range(1000):
+        value = n.quantized(n.op("MatMul", [value, n.weight(f"w{index}", np.eye(2), 0)], f"m{index}"), f"y{index}", 0, "i8")
+    model = n.model(value)
+    start = time.perf_counter()
+    assert {f"m{index}" for index in range(1000)} <= observed_in(model, {"y999__q"} | {f"y{index}" for index in range(999)})
+    assert time.perf_counter() - start < 1

@@ -45,3 +45,15 @@ def test_only_what_rounds_is_counted(net):
 def test_share():
     assert TensorTies("a", 1, 4).share == 0.25
     assert TensorTies("a", 0, 0).share == 0.0
+
+
+def test_above_the_bound_of_a_relu6_nothing_is_decided(net):
+    """Half a step above the bound both neighbours become the bound; half a step below it, they do not."""
+    n = net(["n"])
+    a = n.quantized("x", "a", -1, "u8")
+    r = n.op("QuantizeLinear", [a, n.constant("s", np.float32(1)), n.constant("z", np.uint8(0))], "y__r")
+    q = n.op("Clip", [r, n.constant("low", np.uint8(0)), n.constant("high", np.uint8(6))], "y__q")
+    n.op("DequantizeLinear", [q, n.constant("s2", np.float32(1)), n.constant("z2", np.uint8(0))], "y")
+    counter = TieCounter()
+    Oracle(n.model("y")).run({"x": np.array([5.5, 6.5, 7.5, 6.0], np.float32)}, observe=counter)
+    assert (counter.ties["y__r"], counter.requantized["y__r"]) == (1, 4)

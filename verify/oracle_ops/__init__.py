@@ -42,7 +42,7 @@ def objection(node: onnx_ir.Node) -> str | None:
         fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         if attribute(node, "mode", "constant") != "constant" or (fill is not None and fill.astype(float).any()):
             return "Pad with anything but zeros"
-    if node.op_type in {"Reshape", "Pad", "Squeeze", "Unsqueeze", "Clip"} and any(
+    if node.op_type in {"Reshape", "Pad", "Squeeze", "Unsqueeze", "Slice", "Gather", "Clip"} and any(
         value is not None and constant(value) is None for value in node.inputs[1:]
     ):
         return f"{node.op_type} with computed parameters"

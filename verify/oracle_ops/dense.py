@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir
 
-from ...ir import attribute
+from ...ir import DataError, attribute
 from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint
 from .elementwise import add_fixed
@@ -27,12 +27,23 @@ def matmul(_node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
 
 
 def gemm(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
-    """`a @ b + c`, with alpha = beta = 1."""
+    """`a @ b + c`, with alpha = beta = 1.
+
+    Raises:
+        DataError: `c` has one row per image, but not for so many images.
+    """
     a, b, c = fixed(inputs[0]), fixed(inputs[1]), optional(inputs, 2)
     left = a.integers.T if attribute(node, "transA", 0) else a.integers
     right = b.integers.T if attribute(node, "transB", 0) else b.integers
     y = FixedPoint(product(left, right), a.exponent + b.exponent)
-    return y if c is None else add_fixed(y, fixed(c), f"Gemm {node.name!r}")
+    if c is None:
+        return y
+    bias = fixed(c)
+    what = f"Gemm {node.name!r}"
+    pairs = zip(reversed(bias.integers.shape), reversed(y.integers.shape), strict=False)
+    if bias.integers.ndim > 2 or any(length not in {1, wanted} for length, wanted in pairs):
+        raise DataError(f"{what}: a bias that fits sums of shape {y.integers.shape} is expected. Received: {bias.integers.shape}")
+    return add_fixed(y, bias, what)
 
 
 DENSE: dict[str, Op] = {"Gemm": gemm, "MatMul": matmul}

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import attribute
+from ...ir import ModelError, attribute
 from ..fixed_tensor import FixedPoint, aligned
 from .operands import Op, Operand, optional
 
@@ -80,6 +80,26 @@ def _pad(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Arr
     return np.pad(cropped, [(max(a, 0), max(b, 0)) for a, b in both])
 
 
+def _slice(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    """ONNX clamps starts and ends as Python does, for negative steps too."""
+    starts, ends = _numbers(inputs[1], ()), _numbers(inputs[2], ())
+    axes = _numbers(optional(inputs, 3), range(len(starts)))
+    steps = _numbers(optional(inputs, 4), (1,) * len(starts))
+    index = [slice(None)] * x.ndim
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        index[axis] = slice(start, end, step)
+    return np.ascontiguousarray(x[tuple(index)])
+
+
+def _gather(node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    indices = inputs[1]
+    assert isinstance(indices, np.ndarray)
+    try:
+        return np.take(x, indices, attribute(node, "axis", 0))
+    except IndexError as error:
+        raise ModelError(f"Gather {node.name!r}: {error}") from None
+
+
 def _space_to_depth(node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
     """`y[n, (i b + j) C + c, h, w] = x[n, c, h b + i, w b + j]`."""
     block = attribute(node, "blocksize", 1)
@@ -115,9 +135,11 @@ MOVEMENT: dict[str, Op] = {
     "Concat": concat,
     "DepthToSpace": moving(_depth_to_space),
     "Flatten": moving(_flatten),
+    "Gather": moving(_gather),
     "Identity": moving(_identity),
     "Pad": moving(_pad),
     "Reshape": moving(_reshape),
+    "Slice": moving(_slice),
     "SpaceToDepth": moving(_space_to_depth),
     "Squeeze": moving(_squeeze),
     "Transpose": moving(_transpose),
