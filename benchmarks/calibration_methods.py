@@ -64,6 +64,7 @@ _PHOTOS: Final = "images/imagenet"
 NETWORKS: Final = {
     "digits": Network("digits of `tqt-onnx demo`"),
     "resnet8": Network("models/resnet8_cifar10.h5", "images/cifar10_train.zip", 100, "images/cifar10_test.zip"),
+    "cifar_small": Network("models/cifar_small_ckpt/frozen_model.pb", "images/cifar10_train.zip", 100, "images/cifar10_test.zip"),
     "vww": Network("models/vww_mobilenet_v1_0.25_96.h5", _PHOTOS, 50, _PHOTOS, "unit", None),
     "mobilenet25": Network("models/mobilenet_v1_0.25_128_frozen.pb", _PHOTOS, 50, _PHOTOS, "inception", 1),
     "mobilenet75": Network("models/mobilenet_v1_0.75_224.keras", _PHOTOS, 50, _PHOTOS, "inception"),

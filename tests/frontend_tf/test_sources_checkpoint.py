@@ -298,10 +298,10 @@ def test_nothing_of_the_graph_is_run(tmp_path: Path) -> None:
     assert np.array_equal(computed(tmp_path / "my_model.pb"), expected)
 
 
-@pytest.mark.parametrize("resource", [False, True])
+@pytest.mark.parametrize(("resource", "op"), [(False, "Switch"), (True, "Switch"), (True, "If")])
 @pytest.mark.parametrize("predicate", ["default", "variable"])
-def test_a_switch_between_training_and_inference(tmp_path: Path, resource: bool, predicate: str) -> None:
-    """Variables read behind a Switch; the predicate may be a variable itself, and then its value in the checkpoint counts."""
+def test_a_switch_between_training_and_inference(tmp_path: Path, resource: bool, op: str, predicate: str) -> None:
+    """Variables read in a branch; the predicate may be a variable itself, and then its value in the checkpoint counts."""
 
     def build() -> None:
         x = v1.placeholder(tf.float32, (None, 6, 6, 2), name="input")
@@ -317,10 +317,14 @@ def test_a_switch_between_training_and_inference(tmp_path: Path, resource: bool,
             with tf.control_dependencies([v1.assign(mean, batch_mean)]):
                 return tf.identity(y)
 
-        y = v1.cond(training, train, lambda: v1.nn.fused_batch_norm(x, gamma, beta, mean, spread, is_training=False)[0])
-        tf.nn.relu(y, name="logits/out")
+        def infer() -> Any:  # a branch in a branch, whose predicate is known in there only
+            y = v1.nn.fused_batch_norm(x, gamma, beta, mean, spread, is_training=False)[0]
+            return v1.cond(training, lambda: y, lambda: y * gamma)
 
-    v1.disable_control_flow_v2()
+        tf.nn.relu(v1.cond(training, train, infer), name="logits/out")
+        assert op in {operation.type.removeprefix("Stateless") for operation in x.graph.get_operations()}
+
+    v1.enable_control_flow_v2() if op == "If" else v1.disable_control_flow_v2()
     try:
         expected = save(tmp_path, build, resource=resource)
     finally:
