@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,7 +16,7 @@ from .readers.from_function import is_live, load_live
 from .readers.from_keras import freeze_keras, load_keras
 from .readers.from_saved_model import FILES, load_saved_model
 from .readers.kinds import EXPECTED, GRAPH, kind_of
-from .request import Request
+from .request import Request, path_of
 
 
 def load(
@@ -71,7 +70,7 @@ def _load(source: Any, request: Request) -> FrozenGraph:
         if is_live(source):
             return load_live(source, request)
         raise ModelError(f"a path, a keras.Model, a tf.function or a tf.Module is expected. Received: {type(source).__name__}")
-    path = Path(source)
+    path = path_of(source)
     graph = path.with_name(f"{path.name}.meta")
     if path.name in FILES and path.is_file():
         path = path.parent

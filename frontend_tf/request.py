@@ -10,6 +10,12 @@ from pathlib import Path
 from ..ir import UsageError
 
 
+def path_of(source: str | os.PathLike[str]) -> Path:
+    """The path as it was given, unless it ends in no name (`.`, `a/..`): readers look beside it, for `name.meta` and the like."""
+    path = Path(source)
+    return path.resolve() if path.name in ("", "..") else path
+
+
 @dataclass(frozen=True)
 class Request:
     """The arguments of `load`, checked.
@@ -56,7 +62,7 @@ class Request:
             inputs=None if inputs is None else tuple(inputs),
             outputs=None if outputs is None else tuple(outputs),
             input_shape=None if input_shape is None else tuple(input_shape),
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=None if checkpoint is None else path_of(checkpoint),
             signature=signature,
             trust=trust,
         )

@@ -1,6 +1,6 @@
 """The vocabulary: opset, errors, the quantizer graph, questions about graphs, small builders, load and save."""
 
-from .build import add_initializer, add_node, forget_names, rename, replace_value, scalar, unique_name
+from .build import add_initializer, add_node, forget_names, own_tensor, rename, replace_value, scalar, unique_name
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
 from .graph import (
     COMPUTE,
@@ -70,6 +70,7 @@ __all__ = [
     "load",
     "name_of",
     "only_consumer",
+    "own_tensor",
     "quantizers_of",
     "rename",
     "replace_value",

@@ -120,6 +120,18 @@ def forget_names(graph: onnx_ir.Graph) -> None:
     graph.meta.pop(_NODE_NAMES, None)
 
 
+def own_tensor(tensor: onnx_ir.TensorProtocol, name: str) -> onnx_ir.TensorProtocol:
+    """The same numbers (not copied) under a name of their own: the tensors of a model are shared with its clones.
+
+    Args:
+        tensor: of any shape and element type; is not changed.
+        name: of the tensor returned.
+    """
+    if tensor.dtype == onnx_ir.DataType.STRING:
+        return onnx_ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+    return onnx_ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
+
+
 def rename(value: onnx_ir.Value, name: str) -> None:
     """Gives a value another name, which must be free; initializers stay registered under it.
 
@@ -131,6 +143,8 @@ def rename(value: onnx_ir.Value, name: str) -> None:
         if unique_name(graph, name) != name:
             raise ModelError(f"the name {name!r} is taken")
         _cached(graph, _NAMES).discard(value.name or "")
+    if value.const_value is not None:  # onnx_ir renames the tensor along with its value, a clone's tensor too
+        value.const_value = own_tensor(value.const_value, name)
     value.name = name
 
 

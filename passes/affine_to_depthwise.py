@@ -7,7 +7,8 @@
 
 The same for Mul or Div by a scalar or one number per channel, together with the constant terms around it:
 `(x + a) * g` gives w = g, b = a * g. So Keras' Rescaling at the input and batch norms behind an activation get quantized
-like any other layer. Batch norms in a row, and small operators in a row, become one layer. A constant term *alone* stays an Add.
+like any other layer. Batch norms in a row, small operators in a row, and batch norms behind terms become one layer. A constant
+term *alone* stays an Add.
 
     y = BatchNormalization(x, ...)      x[n,C]          =>   y = Reshape(Conv<group = C>(Reshape(x, {-1,C,1,1}), w, b), {-1,C})
 
@@ -66,7 +67,7 @@ class AffineToDepthwise:
             elif is_op(node, "BatchNormalization"):
                 modified |= self.batch_norms and _batch_norm(model.graph, node)
             elif is_op(node, "Mul", "Div", "Add", "Sub"):
-                modified |= node not in terms and _rewrite(model.graph, node, small_step, terms)
+                modified |= node not in terms and _rewrite(model.graph, node, small_step, terms, self.batch_norms)
         return modified
 
 
@@ -82,6 +83,7 @@ def _rewrite(
     node: onnx_ir.Node,
     steps: Callable[[int, int, int], Callable[[onnx_ir.Node], Step | None]],
     terms: set[onnx_ir.Node],
+    batch_norms: bool = False,
 ) -> bool:
     """`terms` takes in the chains of nothing but terms: none of their nodes needs to be asked again."""
     source = node.inputs[data_position(node)]
@@ -91,11 +93,27 @@ def _rewrite(
     chain = chain_from(node, steps(len(shape), 1, shape[1]))
     if chain is None:
         return refuse(logger, node, "its constants are not one number per channel")
-    if chain.scale_like is None and bool((chain.scale == 1).all()):
+    if _is_term(chain) and batch_norms:
+        chain = _with_batch_norms(chain)
+    if _is_term(chain):
         terms.update(chain.nodes)
         return refuse(logger, node, "a term alone stays an Add")
     _write(graph, chain, source, shape)
     return True
+
+
+def _is_term(chain: Chain) -> bool:
+    return chain.scale_like is None and bool((chain.scale == 1).all())
+
+
+def _with_batch_norms(terms: Chain) -> Chain:
+    """Terms and the batch norms behind them as one: `s * (x + a) + t`. Factors are a layer where batch norms are kept (B0)."""
+    last = terms.nodes[-1]
+    reader = only_consumer(last.outputs[0])
+    norms = None if reader is None or reader.inputs[0] is not last.outputs[0] else chain_from(reader, batch_norm_step)
+    if norms is None:
+        return terms
+    return Chain((*terms.nodes, *norms.nodes), norms.scale * terms.scale, norms.scale * terms.shift + norms.shift)
 
 
 def _write(graph: onnx_ir.Graph, chain: Chain, source: onnx_ir.Value, shape: tuple[int | None, ...]) -> None:
@@ -125,9 +143,9 @@ def _write(graph: onnx_ir.Graph, chain: Chain, source: onnx_ir.Value, shape: tup
     set_constant(graph, conv, 1, stored(chain.scale, np.float32).reshape(channels, 1, 1, 1), scale_like, fallback=f"{label}__scale")
     if chain.shift.any():
         set_constant(graph, conv, 2, stored(chain.shift, np.float32), shift_like, fallback=f"{label}__bias")
-    pad = source.producer()
-    if len(shape) == 4 and pad is not None and is_op(pad, "Pad"):
-        fold_zero_pad(graph, pad)
+    pad = source.producer() if len(shape) == 4 else None
+    while pad is not None and is_op(pad, "Pad") and fold_zero_pad(graph, pad):
+        pad = conv.inputs[0].producer() if conv.inputs[0] is not None else None
 
 
 def _moved(

@@ -136,9 +136,9 @@ class _Annotator:
                 f"weight {weight.name!r} serves layers of {self.found[weight][1]} and {width} bits; give all of them one width"
             )
         self._quantize(weight, "weight", width, signed=True)
-        if self.bits.contract == "layer16":
+        if self.bits.contract == "layer16" and not self.flow.is_sum(node.outputs[0]):  # L2: a sum is rounded behind its rectifier
             self._quantize(node.outputs[0], "accumulator", 16, signed=True)  # L1, L10
-        elif len(node.inputs) > 2 and node.inputs[2] is not None:
+        elif self.bits.contract == "layer32" and len(node.inputs) > 2 and node.inputs[2] is not None:
             bias = node.inputs[2]
             self._quantize(bias, "bias", 32, signed=True)  # L11
             self.derived[bias] = (self.flow.origin[data], weight)

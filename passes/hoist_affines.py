@@ -25,9 +25,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import constant, name_of, only_consumer, static_shape
-from .affine_chain import data_position, place_behind
+from ..ir import constant, only_consumer, static_shape
+from .affine_chain import place_behind
 from .fold_batch_norm import batch_norm_affine
+from .hoisting import hoist
 from .layers import affine_of
 from .rewriting import is_op, operand_pair, refuse, set_constant
 from .sink_transposes import perm_of
@@ -35,6 +36,7 @@ from .sink_transposes import perm_of
 logger = logging.getLogger(__name__)
 
 _SMALL = ("Add", "Sub", "Mul", "Div")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MOVERS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose")
 
 
@@ -50,63 +52,64 @@ class HoistAffines:
         Raises:
             UnsupportedError: a BatchNormalization in training mode.
         """
-        modified = False
-        for node in list(model.graph):
-            if is_op(node, "BatchNormalization", *_SMALL):
-                modified |= _hoist(model.graph, node)
-        return modified
+        layers = [node for node in model.graph if is_op(node, *_LAYERS) and place_behind(node.outputs[0]) is not None]
+        return any([_hoist(model.graph, node.outputs[0]) for node in layers])  # noqa: C419 - each layer has its turn
 
 
-def _hoist(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    norm = is_op(node, "BatchNormalization")
-    if norm and (len(node.outputs) != 1 or batch_norm_affine(node) is None):
+def _hoist(graph: onnx_ir.Graph, value: onnx_ir.Value) -> bool:
+    """One walk down the chain of factors, terms and movers behind a layer: what stands behind a mover goes up.
+
+    The axes of the layer's output are followed on the way down, so that a chain costs as much as it is long.
+    """
+    top = value
+    chain: list[tuple[onnx_ir.Node, bool, int]] = []
+    places: list[int] = []
+    axes: dict[int, int] = {}
+    while (node := only_consumer(value)) is not None:
+        if is_op(node, *_MOVERS) and node.inputs[0] is value and all(constant(operand) is not None for operand in node.inputs[1:]):
+            if not chain:
+                axes = {axis: axis for axis in range(len(top.shape or ()))}
+            axes = _axes_behind(node, axes)
+            chain.append((node, False, 0))
+        elif is_op(node, "BatchNormalization", *_SMALL) and (position := _data(node, value)) is not None:
+            if chain:
+                axis = _place(node, value, position, axes)
+                if axis is None or top.shape is None:
+                    refuse(logger, node, "it is not per channel, or what moves breaks up the channels")
+                    break
+                places.append(axis)
+                chain.append((node, True, position))
+            else:
+                top = node.outputs[0]
+        else:
+            break
+        value = node.outputs[0]
+    while chain and not chain[-1][1]:
+        chain.pop()
+    if not chain:
         return False
-    if not norm and operand_pair(node) is None:
-        return False
-    position = data_position(node)
-    source = node.inputs[position]
-    movers = _movers(source)
-    if source is None or not movers:
-        return False
-    top = movers[0].inputs[0]
-    channels_axis = _channel_axis(node, source, position)
-    if top is None or channels_axis is None or not _belongs_to_layer(top, movers[0]):
-        return refuse(logger, node, "it is not per channel, or there is no layer in front of what moves")
-    axis: int | None = channels_axis
-    if not _is_scalar(node, position):
-        for mover in reversed(movers):
-            axis = None if axis is None else _axis_before(mover, axis)
-    if axis is None or (norm and axis != 1):
-        return refuse(logger, node, "what moves breaks up the channels")
-    _move(graph, node, position, movers, top, axis)
+    hoist(graph, top, chain)
+    for (node, _, position), axis in zip([entry for entry in chain if entry[1]], places, strict=True):
+        _turn_constant(graph, node, position, len(top.shape or ()), axis)
     return True
 
 
-def _movers(value: onnx_ir.Value | None) -> list[onnx_ir.Node]:
-    """The nodes that only move elements behind each other and give `value`, in order; each is read by the next one only."""
-    found: list[onnx_ir.Node] = []
-    while value is not None and only_consumer(value) is not None:
-        node = value.producer()
-        if node is None or not is_op(node, *_MOVERS) or any(constant(operand) is None for operand in node.inputs[1:]):
-            break
-        found.append(node)
-        value = node.inputs[0]
-    return found[::-1]
+def _data(node: onnx_ir.Node, value: onnx_ir.Value) -> int | None:
+    """At which input a batch norm, factor or term reads `value`; None where it is something else."""
+    if is_op(node, "BatchNormalization"):
+        usable = node.inputs[0] is value and len(node.outputs) == 1 and batch_norm_affine(node) is not None
+        return 0 if usable else None
+    pair = operand_pair(node)
+    return None if pair is None or node.inputs[pair[0]] is not value else pair[0]
 
 
-def _belongs_to_layer(value: onnx_ir.Value, reader: onnx_ir.Node) -> bool:
-    """Whether a layer gives `value`, itself or through factors and terms of its own, and nobody else sees it."""
-    while only_consumer(value) is reader:
-        if place_behind(value) is not None:
-            return True
-        node = value.producer()
-        if node is None or not is_op(node, "BatchNormalization", *_SMALL):
-            return False
-        before = node.inputs[data_position(node)]
-        if before is None or (operand_pair(node) is None and not is_op(node, "BatchNormalization")):
-            return False
-        value, reader = before, node
-    return False
+def _place(node: onnx_ir.Node, source: onnx_ir.Value, position: int, axes: dict[int, int]) -> int | None:
+    """The axis of the layer's output along which the constants of the node lie; any for scalars, None where there is none."""
+    axis = _channel_axis(node, source, position)
+    if axis is None or _is_scalar(node, position):
+        return axis
+    axis = axes.get(axis)
+    return None if is_op(node, "BatchNormalization") and axis != 1 else axis
 
 
 def _is_scalar(node: onnx_ir.Node, position: int) -> bool:
@@ -130,12 +133,18 @@ def _channel_axis(node: onnx_ir.Node, source: onnx_ir.Value, position: int) -> i
     return axis
 
 
-def _axis_before(mover: onnx_ir.Node, axis: int) -> int | None:
-    """The axis of the mover's input that holds what `axis` of its output holds."""
+def _axes_behind(mover: onnx_ir.Node, axes: dict[int, int]) -> dict[int, int]:
+    """Axis of the mover's output -> axis of the layer's output with the same channels, given that for its input."""
     before = None if mover.inputs[0] is None else static_shape(mover.inputs[0])
     after = static_shape(mover.outputs[0])
     if before is None or after is None:
-        return None
+        return {}
+    found = {axis: _axis_before(mover, axis, before, after) for axis in range(len(after))}
+    return {axis: axes[origin] for axis, origin in found.items() if origin is not None and origin in axes}
+
+
+def _axis_before(mover: onnx_ir.Node, axis: int, before: tuple[int | None, ...], after: tuple[int | None, ...]) -> int | None:
+    """The axis of the mover's input that holds what `axis` of its output holds."""
     if is_op(mover, "Transpose"):
         perm = perm_of(mover)
         return None if perm is None else perm[axis]
@@ -150,28 +159,13 @@ def _elements(shape: tuple[int | None, ...]) -> int | None:
     return None if None in shape else math.prod(dim for dim in shape if dim is not None)
 
 
-def _move(
-    graph: onnx_ir.Graph, node: onnx_ir.Node, position: int, movers: list[onnx_ir.Node], top: onnx_ir.Value, axis: int
-) -> None:
-    """Puts the node behind `top`; the last mover gives what the node gave, under its name (O3)."""
-    moved, result = movers[-1].outputs[0], node.outputs[0]
-    for index, output in enumerate(graph.outputs):
-        if output is result:
-            graph.outputs[index] = moved
-    result.replace_all_uses_with(moved)
-    node.replace_input_with(position, top)
-    movers[0].replace_input_with(0, result)
-    graph.remove(node)
-    graph.insert_before(movers[0], node)
-    moved_name, result_name = name_of(moved), name_of(result)
-    result.name = f"{result_name}__hoisted"  # a name must be free before another value takes it
-    moved.name, result.name = result_name, moved_name
-    moved.shape, moved.type = result.shape, result.type  # what an output declares is the user's (O3)
-    result.shape, result.type = top.shape, top.type
-    if not is_op(node, "BatchNormalization"):
-        operand = node.inputs[1 - position]
-        array = constant(operand)
-        assert array is not None and top.shape is not None
-        if array.size != 1 or array.ndim > len(top.shape):
-            ones = (1,) * (len(top.shape) - axis - 1) if array.size != 1 else ()
-            set_constant(graph, node, 1 - position, np.ascontiguousarray(array.reshape(-1, *ones)), operand)
+def _turn_constant(graph: onnx_ir.Graph, node: onnx_ir.Node, position: int, rank: int, axis: int) -> None:
+    """The constant of a factor or term, to broadcast along that axis of a tensor of that rank."""
+    if is_op(node, "BatchNormalization"):
+        return
+    operand = node.inputs[1 - position]
+    array = constant(operand)
+    assert array is not None
+    if array.size != 1 or array.ndim > rank:
+        ones = (1,) * (rank - axis - 1) if array.size != 1 else ()
+        set_constant(graph, node, 1 - position, np.ascontiguousarray(array.reshape(-1, *ones)), operand)

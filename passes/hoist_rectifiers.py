@@ -19,8 +19,9 @@ from typing import ClassVar
 
 import onnx_ir
 
-from ..ir import name_of, only_consumer
+from ..ir import only_consumer
 from .flow import is_rectifier
+from .hoisting import hoist
 from .rewriting import is_op, refuse
 
 logger = logging.getLogger(__name__)
@@ -36,34 +37,37 @@ class HoistRectifiers:
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
-        modified = False
-        for node in list(model.graph):
-            while is_rectifier(node) and _hoist(model.graph, node):
-                modified = True
-        return modified
+        return any([_hoist(model.graph, node) for node in list(model.graph) if _is_first(node)])  # noqa: C419 - each has its turn
 
 
-def _hoist(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    """One step up; False where there is nothing to pass."""
-    moved, result = node.inputs[0], node.outputs[0]
-    mover = None if moved is None else moved.producer()
-    if moved is None or mover is None or not is_op(mover, *_MOVERS) or len(mover.outputs) != 1:
+def _moves(node: onnx_ir.Node | None) -> bool:
+    return node is not None and is_op(node, *_MOVERS) and len(node.outputs) == 1
+
+
+def _is_first(node: onnx_ir.Node) -> bool:
+    """Whether a chain of movers and rectifiers begins here: a mover that no other one reaches through readers of its own."""
+    if not _moves(node):
         return False
-    if only_consumer(moved) is not node:
-        return refuse(logger, node, f"{moved.name!r} has other readers")
-    source = mover.inputs[0]
+    source = node.inputs[0]
+    before = None if source is None else source.producer()
+    while source is not None and is_rectifier(before) and before is not None and only_consumer(source) is not None:
+        source = before.inputs[0]
+        before = None if source is None else source.producer()
+    return not (_moves(before) and source is not None and only_consumer(source) is not None)
+
+
+def _hoist(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
+    """Moves every rectifier of the chain that begins with this mover in front of it."""
+    chain: list[tuple[onnx_ir.Node, bool, int]] = []
+    node: onnx_ir.Node | None = first
+    while node is not None and (_moves(node) or is_rectifier(node)) and (not chain or node.inputs[0] is chain[-1][0].outputs[0]):
+        chain.append((node, is_rectifier(node), 0))
+        node = only_consumer(node.outputs[0])
+    while chain and not chain[-1][1]:
+        chain.pop()
+    if not chain:
+        return refuse(logger, first, "no rectifier alone reads what it moves")
+    source = first.inputs[0]
     assert source is not None
-    for index, output in enumerate(graph.outputs):
-        if output is result:
-            graph.outputs[index] = moved
-    result.replace_all_uses_with(moved)
-    node.replace_input_with(0, source)
-    mover.replace_input_with(0, result)
-    graph.remove(node)
-    graph.insert_before(mover, node)
-    moved_name, result_name = name_of(moved), name_of(result)
-    result.name = f"{result_name}__hoisted"  # a name must be free before another value takes it
-    moved.name, result.name = result_name, moved_name
-    moved.shape, moved.type = result.shape, result.type  # what an output declares is the user's (O3)
-    result.shape, result.type = source.shape, source.type
+    hoist(graph, source, chain)
     return True

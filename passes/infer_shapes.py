@@ -69,7 +69,9 @@ def _without_data(model: onnx_ir.Model) -> onnx.ModelProto:
         if value.const_value is None:
             raise ModelError(f"initializer {value.name!r} has no data")
         if value.const_value.size <= _DATA_LIMIT:
-            proto.initializer.append(serde.serialize_tensor(value.const_value))
+            tensor = serde.serialize_tensor(value.const_value)
+            tensor.name = name_of(value)  # a tensor shared with another model may be called as there
+            proto.initializer.append(tensor)
         elif value.name not in inputs:
             proto.input.append(
                 onnx.helper.make_tensor_value_info(name_of(value), value.const_value.dtype, list(value.const_value.shape.numpy()))

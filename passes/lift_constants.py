@@ -16,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
+from ..ir import name_of, own_tensor
 from .rewriting import drop, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
@@ -39,11 +40,13 @@ def _lift(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     tensor = _tensor(node)
     if tensor is None:
         return refuse(logger, node, f"no plain tensor in its attributes: {', '.join(node.attributes)}")
-    name = old.name
+    name = name_of(old)
     value = onnx_ir.Value(
-        name=name, shape=onnx_ir.Shape(tensor.shape.numpy()), type=onnx_ir.TensorType(tensor.dtype), const_value=tensor
+        name=name,
+        shape=onnx_ir.Shape(tensor.shape.numpy()),
+        type=onnx_ir.TensorType(tensor.dtype),
+        const_value=own_tensor(tensor, name),
     )
-    tensor.name = name
     old.replace_all_uses_with(value)
     drop(node)
     graph.register_initializer(value)

@@ -13,10 +13,10 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import ROLE_KEY, SOURCE_KEY, Contract, add_initializer, add_node, constant, name_of, rename
+from ..ir import ROLE_KEY, SOURCE_KEY, Contract, add_initializer, add_node, constant, name_of, only_consumer, rename
 from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Pass, run_passes
-from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, analyse, role_of
+from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, Flow, analyse, role_of
 from .insert_rescale import InsertRescale
 from .leaky_to_max import LeakyToMax
 
@@ -85,8 +85,8 @@ class SplitBias:
     Conv(x, w, b) -> y   becomes   Conv(x, w) -> y__acc, Add(y__acc, b) -> y
     Conv(x, w)    -> y   becomes   Conv(x, w) -> y__acc, Identity(requantize) -> y
 
-    Average pools are left whole (L6), and so is a layer without bias in front of a leaky relu: its accumulator is the
-    16-bit value the leaky relu starts from, and a second quantizer of that type would be merged with the first (L3, O5).
+    Average pools are left whole (L6), and so is a layer without bias in front of a leaky relu, clipped or not: its accumulator
+    is the 16-bit value the leaky relu starts from, and a second quantizer of that type would be merged with the first (L3, O5).
     """
 
     name: ClassVar[str] = "split-bias"
@@ -101,11 +101,21 @@ class SplitBias:
             readers = [reader for reader, _ in node.outputs[0].uses()]
             if len(readers) == 1 and role_of(readers[0]) in (BIAS_ROLE, REQUANTIZE_ROLE):
                 continue
-            if node.outputs[0] in flow.wide and (len(node.inputs) < 3 or node.inputs[2] is None):
+            if (len(node.inputs) < 3 or node.inputs[2] is None) and _is_rounded_wide(node.outputs[0], flow):
                 continue
             _split(model.graph, node)
             modified = True
         return modified
+
+
+def _is_rounded_wide(value: onnx_ir.Value, flow: Flow) -> bool:
+    """Whether the sum is rounded to the 16 bits of a leaky relu, itself or behind the rectifiers that it passes first (L2)."""
+    while value not in flow.wide:
+        reader = only_consumer(value)
+        if reader is None or flow.kind[reader] != "rectify":
+            return False
+        value = reader.outputs[0]
+    return True
 
 
 def _split(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:

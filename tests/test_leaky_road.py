@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -88,6 +89,7 @@ NETWORKS = {
                                              j = Concat<axis = 1>(r, l) y = LeakyRelu<alpha = 2.5>(j) }""",
     "a sum that others read too": """{ c = Conv%s(x, w, b) l = LeakyRelu<alpha = 0.1>(c) d = Conv%s(c, v)
                                        y = Concat<axis = 1>(l, d) }""",
+    "behind a clipped sum": """{ c = Conv%s(x, w) k = Clip(c, low, high) l = LeakyRelu<alpha = 0.1>(k) y = Conv%s(l, v) }""",
     "behind an island": """{ c = Conv%s(x, w, b) s = Tanh(c) l = LeakyRelu<alpha = 0.1>(s) y = Conv%s(l, v) }""",
     "as the product and maximum it was": """{ c = Conv%s(x, w, b) s = Mul(a, c) l = Max(s, c) d = Conv%s(l, v)
                                               t = Mul(d, a) y = Max(d, t) }""",
@@ -100,8 +102,9 @@ NETWORKS = {
 def test_zero_differing_integers(layer: Any, weight: int, body: str) -> None:
     rng = np.random.default_rng(5)
     arrays = {"w": rng.normal(size=(3, 3, 1, 1)), "v": rng.normal(size=(3, 3, 1, 1)), "b": rng.normal(size=3), "a": 0.1}
+    arrays |= {"low": -2.0, "high": 2.0}
     text = f"g (float[n,3,4,5] x) => (float[p,q,r,s] y) {body % (CONV, CONV)}"
-    used = {name: array for name, array in arrays.items() if name != "a" or "Mul" in body}
+    used = {name: array for name, array in arrays.items() if re.search(rf"[(, ]{name}[),]", body) and f" {name} = " not in body}
     x = rng.normal(size=(6, 3, 4, 5)).astype(np.float32)
     result = quantize(model_of(text, **used), x, bits=BitWidths(layer=layer, weight=weight))
     assert [island.op_type for island in result.islands] == (["Tanh"] if "Tanh" in body else [])

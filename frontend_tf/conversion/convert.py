@@ -103,7 +103,8 @@ def _check_inputs(frozen: FrozenGraph) -> None:
         found = types.get(node_of(tensor), tf.float32)
         if found != tf.float32:
             cast = _cast_behind(frozen, tensor)
-            way_out = f"give {cast!r}, where it becomes float32, as the input" if cast else "give a tensor behind it as the input"
+            behind = f"{cast!r}, where it becomes float32" if cast else "a tensor behind it"
+            way_out = f"give {behind}, as the input ({f'--inputs {cast}' if cast else '--inputs NAME'})"
             raise UnsupportedError(f"{frozen.name}: input {name!r}: float32 is expected; {way_out}. Received: {found.name}")
 
 

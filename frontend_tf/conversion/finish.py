@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import onnx
@@ -29,6 +30,12 @@ from .sources import Sources, name_by_sources, record_sources
 
 logger = logging.getLogger(__name__)
 
+_IMAGE: Final = 4
+"""Rank of a batch of images."""
+
+_COUNTED: Final = "unk__"
+"""How inference and tf2onnx name a dimension of which they know nothing, with a number that depends on what ran before."""
+
 
 def finish(proto: onnx.ModelProto, name: str, sources: Sources, inputs: Sequence[str]) -> onnx_ir.Model:
     """Opset 21, batch norms of rank 2 unwrapped, inputs in order, shapes inferred, sources recorded, names stable.
@@ -50,6 +57,7 @@ def finish(proto: onnx.ModelProto, name: str, sources: Sources, inputs: Sequence
     model = _infer(model, name)
     settle_reshapes(model.graph)
     reduce_in_place(model.graph)
+    _forget_counters(model.graph)
     RemoveUnusedNodesPass()(model)
     record_sources(model.graph, sources)
     name_by_sources(model.graph, sources)
@@ -82,20 +90,44 @@ def _infer(model: onnx_ir.Model, name: str) -> onnx_ir.Model:
     model.ir_version = IR_VERSION
     proto = onnx_ir.serde.serialize_model(model)
     del proto.graph.value_info[:]
-    for value in proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_param = BATCH
-    for value in proto.graph.output:  # tf2onnx names open dimensions by a counter
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.HasField("dim_param"):
-                dim.ClearField("dim_param")
+    _name_sizes(proto.graph.input)
+    for value in proto.graph.output:
+        _forget_names(value)
     try:
         proto = shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
         onnx.checker.check_model(proto)
     except (shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{name}: the converted graph is inconsistent: {str(error).splitlines()[0]}") from error
     return onnx_ir.serde.deserialize_model(proto)
+
+
+def _name_sizes(inputs: Sequence[onnx.ValueInfoProto]) -> None:
+    """Open dimensions by what they are, where tf2onnx counts; those of several inputs need not be equal."""
+    for value in inputs:
+        dims = value.type.tensor_type.shape.dim
+        channels_first = len(dims) == _IMAGE and dims[1].HasField("dim_value") and not dims[3].HasField("dim_value")
+        letters = BATCH if len(dims) != _IMAGE else f"{BATCH}CHW" if channels_first else f"{BATCH}HWC"
+        _forget_names(value)
+        for dim, letter in zip(dims, letters, strict=False):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = letter if len(inputs) == 1 or letter == BATCH else f"{value.name}_{letter}"
+
+
+def _forget_names(value: onnx.ValueInfoProto) -> None:
+    for dim in value.type.tensor_type.shape.dim:
+        if dim.HasField("dim_param"):
+            dim.ClearField("dim_param")
+
+
+def _forget_counters(graph: onnx_ir.Graph) -> None:
+    """Names that inference counted; up to here equal ones say that sizes are equal."""
+    for value in (value for node in graph for value in node.outputs):
+        if value.shape is not None and any(_is_counted(dim) for dim in value.shape):
+            value.shape = onnx_ir.Shape([None if _is_counted(dim) else dim for dim in value.shape])
+
+
+def _is_counted(dim: int | onnx_ir.SymbolicDim) -> bool:
+    return isinstance(dim, onnx_ir.SymbolicDim) and (dim.value or "").startswith(_COUNTED)
 
 
 def _unwrap_batch_norms(graph: onnx_ir.Graph) -> None:

@@ -38,7 +38,8 @@ def cut(nodes: Nodes, kept: set[str], starts: Mapping[str, str], like: GraphDef)
             copy = result.node.add()
             copy.CopyFrom(node)
             copy.device = ""  # the machine it was trained on is not this one
-            copy.attr.pop("_class", None)  # which node it shares a device with, perhaps one that is gone
+            for key in [key for key in copy.attr if key.startswith("_") and key != "_output_shapes"]:
+                del copy.attr[key]  # hints for compilers and placement, such as a node to share a device with that is gone
             del copy.input[:]
             copy.input.extend(renamed.get(tensor_name(tensor), tensor) for tensor in data_inputs(node))
             if node.op == "PlaceholderWithDefault":

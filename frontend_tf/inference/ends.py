@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final
-
-import tensorflow as tf
-from tensorflow.python.framework import op_def_registry
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from ...ir import ModelError
-from ..nodes import Nodes, ancestors, data_inputs, index_of, node_of, output_types, readers_of, tensor_name, tensor_shape
+from ..nodes import Nodes, ancestors, data_inputs, index_of, node_of, output_types, tensor_name, tensor_shape
 
 PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 QUEUES: Final = frozenset(
     {"QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo", "QueueDequeueUpToV2"}
 ) | frozenset({"IteratorGetNext", "IteratorGetNextSync", "Unstage"})
 """Operators that hand a training program its batches; each output is one component of an example."""
-
-_TRAINING: Final = (
-    "Summary",
-    "Save",
-    "Restore",
-    "Assign",
-    "Apply",
-    "SparseApply",
-    "ResourceApply",
-    "ResourceSparseApply",
-    "Assert",
-)
-"""How the names of operators begin or end that only training has at its ends."""
 
 
 def resolve(where: str, nodes: Nodes, names: Sequence[str], kind: str) -> list[str]:
@@ -53,39 +37,6 @@ def resolve(where: str, nodes: Nodes, names: Sequence[str], kind: str) -> list[s
     if not tensors or len(set(tensors)) != len(tensors):
         raise ModelError(f"{where}: distinct {kind} names are expected. Received: {list(names)}")
     return tensors
-
-
-def find_outputs(where: str, nodes: Nodes, inputs: Collection[str] | None, bypassed: Collection[str] = ()) -> list[str]:
-    """The one node that depends on an input and that nobody reads, leftovers of training aside.
-
-    Args:
-        where: for messages.
-        nodes: the graph.
-        inputs: tensors, where they are given.
-        bypassed: nodes that nobody reads any more because a rewrite led their readers past them.
-
-    Raises:
-        ModelError: there are none or several, which are listed.
-    """
-    starts = _starts(nodes) if inputs is None else {node_of(name) for name in inputs}
-    readers = readers_of(nodes)
-    fed = _behind(readers, starts)
-    found = [
-        name
-        for name, node in nodes.items()
-        if name in fed
-        and name not in starts
-        and name not in bypassed
-        and all(_is_leftover(nodes[reader]) for reader in readers.get(name, ()))
-    ]
-    found = [name for name in found if not _is_leftover(nodes[name])]
-    if len(found) > 1:  # what an Assert or a file name is made of is no answer of a network
-        found = [name for name in found if not _is_no_number(nodes[name])] or found
-    if len(found) != 1:
-        listed = ", ".join(found[:12]) or "none"
-        more = f" and {len(found) - 12} more" if len(found) > 12 else ""
-        raise ModelError(f"{where}: give the outputs; nodes that nobody reads: {listed}{more}. Received: no output names")
-    return [f"{found[0]}:0"]
 
 
 def find_inputs(where: str, nodes: Nodes, outputs: Sequence[str]) -> list[str]:
@@ -123,14 +74,14 @@ def component_shape(nodes: Nodes, tensor: str) -> list[int | None] | None:
     return None if known is None else [None, *known] if several else known
 
 
-def _starts(nodes: Nodes) -> set[str]:
-    """What feeds a network: placeholders, and queues where there are none."""
+def sources(nodes: Nodes) -> set[str]:
+    """The nodes that feed a network: placeholders, and queues where there are none."""
     placeholders = {name for name, node in nodes.items() if node.op in PLACEHOLDERS}
     fed = {name for name in placeholders if nodes[name].op != "PlaceholderWithDefault"}
     return placeholders if fed else placeholders | {name for name, node in nodes.items() if node.op in QUEUES}
 
 
-def _behind(readers: dict[str, list[str]], starts: Iterable[str]) -> set[str]:
+def behind(readers: Mapping[str, list[str]], starts: Iterable[str]) -> set[str]:
     """Nodes that depend on `starts`, themselves included."""
     found: set[str] = set()
     pending = list(starts)
@@ -140,16 +91,3 @@ def _behind(readers: dict[str, list[str]], starts: Iterable[str]) -> set[str]:
             found.add(name)
             pending.extend(readers.get(name, ()))
     return found
-
-
-def _is_leftover(node: Any) -> bool:
-    """A node that only a training program reads, or nobody."""
-    definition = op_def_registry.get(node.op)
-    if definition is not None and len(definition.output_arg) == 0:
-        return True
-    return str(node.op).endswith(("Summary", "SummaryV2")) or str(node.op).startswith(_TRAINING)
-
-
-def _is_no_number(node: Any) -> bool:
-    types = output_types(node)
-    return types is not None and len(types) > 0 and all(kind in (tf.bool, tf.string, tf.resource, tf.variant) for kind in types)

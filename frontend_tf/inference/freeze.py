@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 
 from ...ir import ModelError
 from ..frozen import FrozenGraph, GraphDef
-from ..nodes import Nodes, ancestors, node_of
+from ..nodes import Nodes, ancestors, data_inputs, node_of
 from ..rewrites.surgery import Surgery
-from ..rewrites.table import CUT, WHOLE, apply
+from ..rewrites.table import WHOLE, apply
 from .cut import cut, import_graph, placeholder_names
-from .ends import PLACEHOLDERS, component_shape, find_inputs, find_outputs, resolve
-from .free_batch import free_batch
-from .refusals import check_ends, check_kept, check_references
+from .ends import find_inputs, resolve
+from .outputs import find_outputs
+from .refusals import check_ends, check_kept, check_references, check_sizes
+from .settle_batch import settle_batch
 from .settle_inputs import settle_inputs
+from .upstream import disarmed, inner_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,8 @@ def freeze_graph_def(
 
     Raises:
         ModelError: see `load`.
-        UnsupportedError: operators that this TensorFlow does not know, control flow that depends on the data, quantized or
-            random operators, batch norms in training mode.
+        UnsupportedError: operators that this TensorFlow does not know or that reach outside the graph, control flow that depends
+            on the data, quantized or random operators, batch norms in training mode.
     """
     written: Nodes = {node.name: node for node in graph_def.node}
     check_references(where, written)
@@ -52,7 +54,10 @@ def freeze_graph_def(
     known = {surgery.followed(tensor): tensor for tensor in (*(given or ()), *(asked or ()))}
     _check_alive(where, nodes, known)
     now_given = None if given is None else [surgery.followed(tensor) for tensor in given]
-    ends = find_outputs(where, nodes, now_given, surgery.bypassed) if asked is None else [surgery.followed(one) for one in asked]
+    if asked is None:
+        ends = find_outputs(where, nodes, now_given, surgery.bypassed, lambda: disarmed(nodes, nodes, surgery.frame()))
+    else:
+        ends = [surgery.followed(one) for one in asked]
     starts = find_inputs(where, nodes, ends) if now_given is None else now_given
     kept = ancestors(nodes, ends, stop={node_of(start) for start in starts})
     check_ends(where, kept, starts, ends)
@@ -60,23 +65,28 @@ def freeze_graph_def(
     _check_other_outputs(where, nodes, kept, starts)
     check_kept(where, nodes, [one for one in nodes if one in kept - start_nodes], starts, graph_def.library)
     names = placeholder_names(nodes, starts)
-    frozen = cut(nodes, kept, names, surgery.result())
-    inner = _infer(where, surgery, names)
-    batches = settle_inputs(where, frozen, inner, input_shape)
-    frozen = _for_any_batch(where, frozen, batches)
-    import_graph(where, frozen)
+    check_sizes(where, nodes, kept, starts)
+    frame = surgery.frame()
+    frozen = cut(nodes, kept, names, frame)
+    inner = inner_inputs(where, nodes, names, frame)
+    first = settle_inputs(where, frozen, inner, input_shape)
+    settled = settle_batch(where, frozen, first, ends)
+    import_graph(where, settled.graph_def)
     return FrozenGraph(
-        graph_def=frozen,
+        graph_def=settled.graph_def,
         input_tensors={_outside_name(known.get(tensor, tensor)): f"{names[tensor]}:0" for tensor in starts},
         output_tensors={_outside_name(known.get(tensor, tensor)): tensor for tensor in ends},
         name=name,
         ranges=_ranges(surgery, kept),
+        written=settled.written,
+        rows=settled.rows,
     )
 
 
 def _check_alive(where: str, nodes: Nodes, tensors: Mapping[str, str]) -> None:
     for tensor, written in tensors.items():
-        if node_of(tensor) not in nodes:
+        node = nodes.get(node_of(tensor))
+        if node is None or any(node_of(read) not in nodes for read in data_inputs(node)):  # an input outlives what it reads
             raise ModelError(
                 f"{where}: {written!r} is in a branch that only training takes; a tensor of the inference graph is expected"
             )
@@ -94,30 +104,6 @@ def _check_other_outputs(where: str, nodes: Nodes, kept: set[str], starts: Seque
                 raise ModelError(
                     f"{where}: node {name!r} reads {tensor!r} of a node that is cut. Received: inputs {', '.join(starts)}"
                 )
-
-
-def _infer(where: str, surgery: Surgery, names: Mapping[str, str]) -> dict[str, tuple[int, list[int | None] | None]]:
-    """Placeholder -> element type and shape, for tensors inside the graph at which the user cuts it."""
-    tensors = [tensor for tensor in names if surgery.nodes[node_of(tensor)].op not in PLACEHOLDERS]
-    if not tensors:
-        return {}
-    part = cut(surgery.nodes, ancestors(surgery.nodes, tensors, stop=set()), {}, surgery.result())
-    graph = import_graph(where, part)
-    found = {}
-    for tensor in tensors:
-        value = graph.get_tensor_by_name(tensor)
-        shape = None if value.shape.rank is None else value.shape.as_list()
-        if shape is None or None in shape[1:]:
-            shape = component_shape(surgery.nodes, tensor) or shape
-        found[names[tensor]] = (value.dtype.as_datatype_enum, shape)
-    return found
-
-
-def _for_any_batch(where: str, frozen: GraphDef, batches: Mapping[str, int]) -> GraphDef:
-    free_batch(frozen, batches, lambda graph: import_graph(where, graph))
-    surgery = Surgery(where, frozen)
-    apply(CUT, surgery)
-    return surgery.result()
 
 
 def _ranges(surgery: Surgery, kept: set[str]) -> dict[str, tuple[float, float]]:

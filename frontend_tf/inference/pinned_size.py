@@ -38,12 +38,14 @@ class _Pin:
         axis: of the tensor, or None for the product of all but the first.
         value: that it must have.
         because: the operator that says so.
+        features: whether a MatMul counts them.
     """
 
     tensor: str
     axis: int | None
     value: int
     because: str
+    features: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,27 @@ def pinned_sizes(graph_def: GraphDef, name: str, shape: Shape) -> list[Fit]:
     return sorted(fits, key=lambda fit: fit.high - fit.low)
 
 
+def contradiction(graph: Any, name: str) -> str | None:
+    """Why placeholder `name` cannot have the shape that it has; None where nothing speaks against it.
+
+    A Reshape may make several rows of an image, one for each anchor, where no MatMul behind it counts the features.
+
+    Args:
+        graph: a `tf.Graph` in which the shape of the placeholder is known.
+        name: of the placeholder.
+    """
+    for pin in _pins(graph, name):
+        shape = graph.get_tensor_by_name(pin.tensor).shape
+        dims = None if shape.rank is None else shape.as_list()[1:] if pin.axis is None else [shape[pin.axis]]
+        if dims is None or None in dims:
+            continue
+        size = math.prod(dims)
+        rows = pin.axis is None and not pin.features and pin.value > 0 and size % pin.value == 0
+        if size != pin.value and not rows:
+            return f"{pin.because} takes {pin.value} {'numbers of an image' if pin.axis is None else 'columns'}, and gets {size}"
+    return None
+
+
 def _pins(graph: Any, name: str) -> Iterator[_Pin]:
     """Pins behind the placeholder, nearest first."""
     seen: set[str] = set()
@@ -99,7 +122,8 @@ def _pins(graph: Any, name: str) -> Iterator[_Pin]:
         if operation.type == "Reshape":
             count = _flattened(operation)
             if count is not None:
-                yield _Pin(operation.inputs[0].name, None, count, because)
+                features = operation.outputs[0].shape.rank == 2 and _features(operation.outputs[0]) is not None
+                yield _Pin(operation.inputs[0].name, None, count, because, features)
         elif operation.type == "Squeeze" and operation.inputs[0].shape.rank is not None:
             for axis in operation.get_attr("squeeze_dims"):
                 if operation.inputs[0].shape[axis] is None:

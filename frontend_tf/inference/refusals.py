@@ -10,7 +10,9 @@ from tensorflow.python.framework import op_def_registry
 
 from ...ir import ModelError, TqtOnnxError, UnsupportedError
 from ..nodes import Nodes, node_of
+from ..rewrites.static_values import SMALLEST_BUDGET, Evaluation, byte_budget, declared_bytes
 from .ends import PLACEHOLDERS, QUEUES
+from .outside_ops import acts_outside
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,48 @@ _REFUSALS: Final = (
         UnsupportedError,
         "{op} {name!r} draws random numbers, and is not part of dropout; a network that gives the same answer twice is expected",
     ),
+    _Refusal(
+        acts_outside,
+        UnsupportedError,
+        "{op} {name!r} reaches outside the graph (files, devices, other programs) or keeps a state, and nothing in a model file "
+        "is let do that; inputs and outputs that leave it out are expected",
+    ),
 )
 """In the order they are asked."""
 
 
 def check_references(where: str, nodes: Nodes) -> None:
-    """Every tensor read must be there."""
+    """Every tensor read must be there, and nothing may be computed from itself, other than by a loop."""
     for node in nodes.values():
         for name in node.input:
             if node_of(name) not in nodes:
                 raise ModelError(f"{where}: truncated: node {node.name!r} reads {name!r}, which is not in the file")
+    _check_circles(where, nodes)
+
+
+def _check_circles(where: str, nodes: Nodes) -> None:
+    """Takes nodes away that wait for nothing until none is left."""
+    waits = {
+        name: {node_of(read) for read in node.input if nodes[node_of(read)].op not in ("NextIteration", "RefNextIteration")}
+        for name, node in nodes.items()
+    }
+    readers: dict[str, list[str]] = {}
+    for name, reads in waits.items():
+        for read in reads:
+            readers.setdefault(read, []).append(name)
+    counts = {name: len(reads) for name, reads in waits.items()}
+    ready = [name for name, count in counts.items() if count == 0]
+    while ready:
+        name = ready.pop()
+        del counts[name]
+        for reader in readers.get(name, ()):
+            counts[reader] -= 1
+            if counts[reader] == 0:
+                ready.append(reader)
+    if counts:
+        raise ModelError(
+            f"{where}: a graph without circles is expected. Received: node {next(iter(counts))!r}, computed from itself"
+        )
 
 
 def check_ends(where: str, kept: set[str], starts: Iterable[str], ends: Iterable[str]) -> None:
@@ -127,6 +161,25 @@ def check_kept(where: str, nodes: Nodes, inner: Iterable[str], starts: Iterable[
                 "a graph frozen for inference is expected. Received: is_training=True"
             )
     _check_control(where, nodes, names)
+
+
+def check_sizes(where: str, nodes: Nodes, kept: set[str], starts: Iterable[str]) -> None:
+    """Constants that a small file asks for without holding them: a Fill of terabytes.
+
+    Raises:
+        ModelError: a constant part of the graph unpacks to much more than the file holds.
+    """
+    limit = byte_budget(nodes, kept)
+    start_nodes = {node_of(start) for start in starts}
+    declared = {name: declared_bytes(nodes[name]) for name in kept if nodes[name].op == "Const"}
+    large = dict(declared) if sum(declared.values()) > limit else {}
+    if not large:
+        large = Evaluation(nodes, kept - start_nodes, start_nodes).too_large
+    for name in sorted(large, key=lambda one: -large[one])[:1]:
+        raise ModelError(
+            f"{where}: {nodes[name].op} {name!r} makes a constant out of next to nothing; at most {limit} bytes are computed, "
+            f"{SMALLEST_BUDGET} or in proportion to the weights. Received: {large[name]} bytes"
+        )
 
 
 def _check_control(where: str, nodes: Nodes, names: Iterable[str]) -> None:

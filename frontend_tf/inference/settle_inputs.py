@@ -20,7 +20,7 @@ from ..nodes import tensor_shape
 from ..shapes import settle_shape
 from .channel_evidence import dimensions_behind
 from .cut import import_graph
-from .pinned_size import Fit, pinned_sizes
+from .pinned_size import Fit, contradiction, pinned_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Shape = list[int | None]
 
 def settle_inputs(
     where: str, graph_def: GraphDef, inner: Mapping[str, tuple[int, Shape | None]], wanted: Sequence[int] | None
-) -> dict[str, int]:
+) -> dict[str, int | None]:
     """Writes type and shape into each placeholder of a cut graph.
 
     Args:
@@ -45,7 +45,7 @@ def settle_inputs(
         wanted: shape without the batch, as the user says.
 
     Returns:
-        Placeholder -> the batch size that it was frozen with, where it was.
+        Placeholder -> its first dimension, None where that is open; scalars have none.
 
     Raises:
         ModelError: a shape that cannot be known, or that contradicts what the user says.
@@ -62,8 +62,21 @@ def settle_inputs(
             known[name] = _deduce(f"{where}: input {name!r}", graph_def, name, known)
             _write(graph_def, known)
     settled = {name: settle_shape(f"{where}: input {name!r}", shape, wanted, open_sizes=True) for name, shape in known.items()}
+    for name, shape in known.items():
+        settled[name][:1] = (shape or settled[name])[:1]  # whether it is a batch is asked later, by `settle_batch`
     _write(graph_def, settled)
-    return {name: shape[0] for name, shape in known.items() if shape and shape[0] is not None}
+    if wanted is not None:
+        _check_pins(where, graph_def, settled, wanted)
+    return {name: shape[0] for name, shape in settled.items() if shape}
+
+
+def _check_pins(where: str, graph_def: GraphDef, settled: Mapping[str, Shape], wanted: Sequence[int]) -> None:
+    """What the user says against what operators behind the input take."""
+    graph = import_graph(where, graph_def)
+    for name, shape in settled.items():
+        reason = contradiction(graph, name) if shape[1:] == list(wanted) else None
+        if reason is not None:
+            raise ModelError(f"{where}: input {name!r}: {reason}. Received: input shape {tuple(wanted)}")
 
 
 def _write(graph_def: GraphDef, shapes: Mapping[str, Sequence[int | None] | None]) -> None:

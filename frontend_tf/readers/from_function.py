@@ -20,6 +20,7 @@ from ..inference.freeze import freeze_graph_def
 from ..inline_calls import inline_calls
 from ..quiet import quiet
 from ..request import Request
+from ..rewrites.learning_phase import learning_phases
 from .freeze_variables import freeze_variables
 
 _CONCRETE: Final = tf.types.experimental.ConcreteFunction
@@ -53,7 +54,9 @@ def load_live(source: Any, request: Request) -> FrozenGraph:
     own = concrete.inputs[: len(concrete.inputs) - len(concrete.captured_inputs)]
     inputs = {tensor.op.name: tensor.name for tensor in own if tensor.dtype != tf.resource}
     outputs = {key: became.get(tensor.name, tensor.name) for key, tensor in _outputs(concrete).items()}
-    starts = list(inputs.values()) if request.inputs is None else [inputs.get(given, given) for given in request.inputs]
+    phases = learning_phases(frozen_def)
+    fed = [tensor for name, tensor in inputs.items() if name not in phases] or list(inputs.values())
+    starts = fed if request.inputs is None else [inputs.get(given, given) for given in request.inputs]
     ends = list(outputs.values()) if request.outputs is None else [outputs.get(given, given) for given in request.outputs]
     frozen = freeze_graph_def(frozen_def, name, name, starts, ends, request.input_shape)
     called = list(outputs) if request.outputs is None else [given.removesuffix(":0") for given in request.outputs]

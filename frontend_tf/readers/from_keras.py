@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from ...ir import ModelError
+from ...ir import ModelError, UnsupportedError
 from ..frozen import FrozenGraph
 from ..quiet import quiet
 from ..shapes import settle_shape
 from .keras_2 import CUSTOM_OBJECTS
 from .keras_files import readable_keras
 from .keras_scopes import recorded_scopes, rename_scopes
+
+_MISSING: Final = re.compile(r"(?:Could not locate \w+|Unknown [\w ]+:?) '([^']+)'")
+"""How Keras says that it does not know a class or function, with whose name it goes on at length."""
 
 
 def load_keras(path: Path, kind: str, trust: bool = False) -> tuple[Any, dict[str, str]]:
@@ -40,6 +44,13 @@ def load_keras(path: Path, kind: str, trust: bool = False) -> tuple[Any, dict[st
                 model = keras.models.load_model(readable, custom_objects=CUSTOM_OBJECTS, compile=False, safe_mode=not trust)
         except Exception as error:  # zip, HDF5, JSON and Keras each fail in their own way
             reason = " ".join(str(error).replace(str(readable), path.name).split()).rpartition("Exception encountered: ")[2]
+            missing = _MISSING.search(reason)
+            if missing is not None:
+                raise ModelError(
+                    f"{path}: is made with {missing[1]!r}, Python code that the file names but does not hold; "
+                    "where that code is, write a SavedModel by model.export(folder) and convert the folder, "
+                    f"or hand in the live keras.Model. Received: {missing[1]}"
+                ) from None
             raise ModelError(
                 f"{path}: Keras cannot read it; a complete Keras file of Keras' own layers is expected. "
                 f"Received: {type(error).__name__}: {reason[:300]}"
@@ -59,6 +70,7 @@ def freeze_keras(model: Any, input_shape: Sequence[int] | None = None, names: Ma
 
     Raises:
         ModelError: the input shape cannot be known, or the model cannot be traced.
+        UnsupportedError: an input that is not float32.
     """
     specs = _input_specs(model, input_shape)
 
@@ -98,6 +110,12 @@ def _input_specs(model: Any, input_shape: Sequence[int] | None) -> list[Any]:
     for tensor in symbolic.inputs:
         name = next(one.name for one in symbolic.layers if isinstance(one, keras.layers.InputLayer) and one.output is tensor)
         shape = settle_shape(f"Keras model {model.name!r}: input {name!r}", tuple(tensor.shape), input_shape)
+        if tensor.dtype != "float32":
+            raise UnsupportedError(
+                f"Keras model {model.name!r}: input {name!r}: float32 is expected; build the model on keras.Input(shape) "
+                "of float32, or model.export(folder) and convert the folder from the tensor behind its Cast (inputs). "
+                f"Received: {tensor.dtype}"
+            )
         specs.append(tf.TensorSpec(shape, tensor.dtype, name=name))
     return specs
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from ..inference.freeze import freeze_graph_def
 from ..inline_calls import inline_calls
 from ..nodes import ancestors, node_of, tensor_name
 from ..request import Request
+from ..rewrites.learning_phase import learning_phases
 from .checkpoint import Checkpoint
 from .freeze_variables import variables
 from .from_checkpoint import freeze_from_checkpoint
@@ -63,6 +64,8 @@ def load_saved_model(folder: Path, request: Request) -> FrozenGraph:
     inputs = _chosen(tensors["inputs"], request.inputs)
     if request.inputs is None and inputs is not None:
         inputs = _needed(graph_def, inputs, (outputs or {}).values())
+        phases = learning_phases(graph_def)
+        inputs = {key: tensor for key, tensor in inputs.items() if node_of(tensor) not in phases} or inputs
         _check_inputs(folder, graph_def, signature, inputs)
     where, name = str(folder), folder.resolve().name
     starts, ends = (None if chosen is None else list(chosen.values()) for chosen in (inputs, outputs))
@@ -100,7 +103,21 @@ def _signature(folder: Path, meta: Any, request: Request) -> Any:
         return known[_DEFAULT]
     if len(known) > 1:
         raise ModelError(f"{folder}: give the signature; there are: {listed}. Received: no signature")
+    if not known and meta.object_graph_def.nodes and request.inputs is None and request.outputs is None:
+        functions = ", ".join(sorted({name for node in meta.object_graph_def.nodes for name in _functions_of(meta, node)}))
+        raise ModelError(
+            f"{folder}: has no signatures, which say where a network begins and ends; save it with signatures= "
+            f"(tf.saved_model.save(module, folder, signatures=module.function)), or hand in the tf.function. "
+            f"Received: functions {functions or 'none'}"
+        )
     return next(iter(known.values()), tf.compat.v1.MetaGraphDef().signature_def["none"])
+
+
+def _functions_of(meta: Any, node: Any) -> Iterator[str]:
+    """Names under which an object of a SavedModel holds functions."""
+    for child in node.children:
+        if child.node_id < len(meta.object_graph_def.nodes) and meta.object_graph_def.nodes[child.node_id].HasField("function"):
+            yield child.local_name
 
 
 def _tensor(info: Any, became: Mapping[str, str]) -> str:

@@ -65,6 +65,8 @@ def kind_of(path: Path) -> str:
         return _zip(path)
     if head[4:8] == b"TFL3":
         raise UnsupportedError(f"{path}: is a TensorFlow Lite model; the model it was made from is expected. Received: TFL3")
+    if head.startswith(b"model_checkpoint_path:"):
+        raise ModelError(f"{path}: notes which checkpoint of its folder is the newest; give the folder. Received: {path.name!r}")
     for magic, what in _PACKED.items():
         if head.startswith(magic):
             raise ModelError(f"{path}: is {what}; {EXPECTED} is expected. Received: {head[:8]!r}")

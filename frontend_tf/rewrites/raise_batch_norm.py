@@ -38,36 +38,39 @@ Array = npt.NDArray[Any]
 
 
 def raise_batch_norm(graph_def: GraphDef, outputs: Sequence[str]) -> GraphDef:
-    """A copy of the graph with its small-operator batch norms raised, and the operators behind them that nobody reads gone.
+    """The graph with its small-operator batch norms raised, and the operators behind them that nobody reads gone.
 
     Args:
-        graph_def: frozen inference graph.
+        graph_def: frozen inference graph; it is not changed.
         outputs: tensors that must stay.
+
+    Returns:
+        A copy; where there is nothing to raise, `graph_def` itself.
     """
     nodes: dict[str, Any] = {node.name: node for node in graph_def.node}
+    matched = [(name, found) for name, node in nodes.items() if (found := match(nodes, node)) is not None]
+    if not matched:
+        return graph_def
     graph = tf.Graph()
     with graph.as_default():
         tf.import_graph_def(graph_def, name="")
     raised: dict[str, list[Any]] = {}
-    for name, node in nodes.items():
-        found = match(nodes, node)
-        if found is not None:
-            replacement = _fuse(name, found, graph.get_tensor_by_name(tensor_name(found.x)).shape)
-            if replacement is not None:
-                raised[name] = replacement
-    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
-    for name, node in nodes.items():
-        result.node.extend(raised.get(name, [node]))
-    by_name = {node.name: node for node in result.node}
+    for name, found in matched:
+        replacement = _fuse(name, found, graph.get_tensor_by_name(tensor_name(found.x)).shape)
+        if replacement is not None:
+            raised[name] = replacement
+    if not raised:
+        return graph_def
+    by_name = {made.name: made for name, node in nodes.items() for made in raised.get(name, [node])}
     kept = ancestors(by_name, outputs, stop=set())
-    pruned = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
     for name, node in by_name.items():
         if name in kept:
-            copy = pruned.node.add()
+            copy = result.node.add()
             copy.CopyFrom(node)
             del copy.input[:]
             copy.input.extend(data_inputs(node))
-    return pruned
+    return result
 
 
 def _fuse(name: str, found: BatchNorm, x_shape: Any) -> list[Any] | None:

@@ -5,18 +5,21 @@
     select(uniform >= rate, x * (1 / keep), 0)               ->   x     (TensorFlow 2, Keras)
 
 A mask is a tensor made of nothing but random numbers, constants and scalars, compared or rounded down. The factor in front of
-it is dropped with it when it is `1 / keep` by its value, or, where `keep` is fed, because dropout has one.
+it is dropped with it when it is `1 / keep` by its value. A `keep` that is fed gets a number of its own for that: a factor that
+is `1 / keep` then is computed from the same placeholder, and a constant is not.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import operator
+import random
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from ..nodes import ancestors, constant_of, data_inputs, node_of
+from ..nodes import ancestors, array_of, constant_of, data_inputs, node_of
 from .surgery import Surgery
 
 logger = logging.getLogger(__name__)
@@ -24,11 +27,22 @@ logger = logging.getLogger(__name__)
 RANDOM_UNIFORM: Final = frozenset(
     {"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2", "StatefulUniform", "RandomUniformInt"}
 )
+PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _SELECTS: Final = frozenset({"SelectV2", "Select"})
 _COMPARISONS: Final = frozenset({"GreaterEqual", "Greater", "Less", "LessEqual"})
-_SCALAR_OPS: Final = frozenset({"Const", "Placeholder", "PlaceholderV2", "PlaceholderWithDefault", "Identity"}) | frozenset(
-    {"Sub", "RealDiv", "Div", "Reciprocal", "Inv", "Cast", "Add", "AddV2", "Mul"}
-)
+_SCALAR_OPS: Final[Mapping[str, Callable[..., float]]] = {
+    "Const": float,
+    **dict.fromkeys(PLACEHOLDERS, float),
+    **dict.fromkeys(("Identity", "Cast"), float),
+    **dict.fromkeys(("Add", "AddV2"), operator.add),
+    "Sub": operator.sub,
+    "Mul": operator.mul,
+    **dict.fromkeys(("RealDiv", "Div"), operator.truediv),
+    **dict.fromkeys(("Reciprocal", "Inv"), lambda value: 1.0 / value),
+}
+_LONGEST_SCALAR: Final = 32
+"""Nodes that compute a keep probability; more than any framework writes."""
+
 _THROUGH: Final = frozenset({"Cast", "Identity", "Reshape"})
 _TOLERANCE: Final = 1e-4
 """Of keep times 1/keep: both were rounded to float32."""
@@ -36,12 +50,12 @@ _TOLERANCE: Final = 1e-4
 
 def remove_dropout(surgery: Surgery) -> bool:
     """Makes the last node of every dropout an Identity of what dropout is applied to."""
-    random = _made_of_random(surgery.nodes)
+    noise = _made_of_random(surgery.nodes)
     changed = False
     for name, node in list(surgery.nodes.items()):
-        if name in surgery.inputs or not random:
+        if name in surgery.inputs or not noise:
             continue
-        found = _match(surgery.nodes, random, node)
+        found = _match(surgery.nodes, noise, node)
         if found is not None:
             logger.debug("%s: dropout %r hands on %r", surgery.where, name, found)
             surgery.become(name, [found])
@@ -65,31 +79,31 @@ def _made_of_random(nodes: Mapping[str, Any]) -> set[str]:
     return found
 
 
-def _match(nodes: Mapping[str, Any], random: set[str], node: Any) -> str | None:
+def _match(nodes: Mapping[str, Any], noise: set[str], node: Any) -> str | None:
     """The tensor that dropout, whose last node may be `node`, is applied to."""
     reads = data_inputs(node)
     if node.op in _SELECTS and len(reads) == 3:
-        keep = _mask(nodes, random, reads[0])
+        keep = _mask(nodes, noise, reads[0])
         other = constant_of(nodes, reads[2])
         zero = (other is not None and not np.any(other)) or nodes[node_of(reads[2])].op == "ZerosLike"
         return _unscaled(nodes, reads[1], keep) if keep is not None and zero else None
     if node.op == "Mul" and len(reads) == 2:
         for tensor, mask in (reads, reversed(reads)):
-            keep = _mask(nodes, random, mask)
-            if keep is not None and node_of(tensor) not in random:
+            keep = _mask(nodes, noise, mask)
+            if keep is not None and node_of(tensor) not in noise:
                 return _unscaled(nodes, tensor, keep)
     return None
 
 
-def _mask(nodes: Mapping[str, Any], random: set[str], tensor: str) -> float | None:
-    """The share that a mask keeps, NaN where it is fed; None where the tensor is no mask."""
+def _mask(nodes: Mapping[str, Any], noise: set[str], tensor: str) -> float | None:
+    """The share that a mask keeps; None where the tensor is no mask."""
     node = _behind(nodes, tensor)
-    if node.name not in random:
+    if node.name not in noise:
         return None
     reads = data_inputs(node)
     if node.op in _COMPARISONS:
         for index, bound in enumerate(reads):
-            if node_of(bound) in random:
+            if node_of(bound) in noise:
                 continue
             value = _scalar(nodes, bound)
             above = (node.op in ("GreaterEqual", "Greater")) == (index == 1)  # uniform >= bound, or bound <= uniform
@@ -99,7 +113,7 @@ def _mask(nodes: Mapping[str, Any], random: set[str], tensor: str) -> float | No
         total = _behind(nodes, reads[0])
         if total.op in ("Add", "AddV2"):
             for tensor_read in data_inputs(total):
-                if node_of(tensor_read) not in random:
+                if node_of(tensor_read) not in noise:
                     return _scalar(nodes, tensor_read)
     return None
 
@@ -112,14 +126,30 @@ def _behind(nodes: Mapping[str, Any], tensor: str) -> Any:
 
 
 def _scalar(nodes: Mapping[str, Any], tensor: str) -> float | None:
-    """The value of a scalar, NaN where it depends on something that is fed; None where it is no scalar."""
+    """The value of a scalar, computed with a made-up number for each placeholder; None where it is no scalar."""
     array = constant_of(nodes, tensor)
     if array is not None:
         return float(array.reshape(())) if array.size == 1 else None
     behind = [nodes[name] for name in ancestors(nodes, [tensor], stop=set())]
-    if any(node.op not in _SCALAR_OPS or not _may_be_scalar(node) for node in behind):
+    if len(behind) > _LONGEST_SCALAR or any(node.op not in _SCALAR_OPS or not _may_be_scalar(node) for node in behind):
         return None
-    return float("nan")
+    known: dict[str, float] = {}
+    try:
+        return _computed(nodes, node_of(tensor), known)
+    except (ArithmeticError, ValueError, TypeError, RecursionError):  # no number, or no scalar that TensorFlow would take
+        return None
+
+
+def _computed(nodes: Mapping[str, Any], name: str, known: dict[str, float]) -> float:
+    if name not in known:
+        node = nodes[name]
+        if node.op == "Const":
+            known[name] = float(array_of(node).reshape(()))
+        elif node.op in PLACEHOLDERS:
+            known[name] = random.Random(name).uniform(0.1, 0.9)
+        else:
+            known[name] = _SCALAR_OPS[node.op](*(_computed(nodes, node_of(tensor), known) for tensor in data_inputs(node)))
+    return known[name]
 
 
 def _may_be_scalar(node: Any) -> bool:
@@ -144,5 +174,5 @@ def _unscaled(nodes: Mapping[str, Any], tensor: str, keep: float) -> str:
 
 
 def _is(value: float | None, keep: float) -> bool:
-    """Whether a factor is the one of this mask. Where either is fed, it is taken to be."""
-    return value is not None and bool(np.isnan(value) or np.isnan(keep) or abs(value - keep) <= _TOLERANCE * keep)
+    """Whether a factor is the one of this mask."""
+    return value is not None and bool(abs(value - keep) <= _TOLERANCE * keep)

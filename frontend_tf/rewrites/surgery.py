@@ -117,18 +117,33 @@ class Surgery:
                 node.input.extend(inputs)
 
     def source(self, tensor: str) -> str:
-        """The tensor that has taken the place of `tensor`."""
+        """The tensor that has taken the place of `tensor`.
+
+        Raises:
+            ModelError: nodes that hand on each other's output.
+        """
+        passed: dict[str, None] = {}
         while node_of(tensor) in self._replaced:
-            self.bypassed.add(node_of(tensor))
+            if tensor in passed:
+                raise ModelError(f"{self.where}: a graph without circles is expected. Received: {node_of(tensor)!r} reads itself")
+            passed[tensor] = None
             tensor = self._replaced[node_of(tensor)][index_of(tensor)]
+        for one in passed:  # the next one who asks is told at once: chains of guards are as long as networks
+            self.bypassed.add(node_of(one))
+            self._replaced[node_of(one)][index_of(one)] = tensor
         return tensor
 
     def result(self) -> GraphDef:
         """The graph as it is now, with the functions it still calls."""
         self.close()
-        result = tf.compat.v1.GraphDef(versions=self.graph_def.versions)
+        result = self.frame()
         result.node.extend(self.nodes.values())
-        result.library.CopyFrom(used_functions(result.node, self.graph_def.library))
+        return result
+
+    def frame(self) -> GraphDef:
+        """The graph without its nodes: versions, and the functions that nodes still call."""
+        result = tf.compat.v1.GraphDef(versions=self.graph_def.versions)
+        result.library.CopyFrom(used_functions(self.nodes.values(), self.graph_def.library))
         return result
 
 

@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from tqt_onnx.frontend_tf import load, to_onnx
 from tqt_onnx.frontend_tf.readers.graph_files import read_graph
+from tqt_onnx.frontend_tf.rewrites.raise_batch_norm import raise_batch_norm
+from tqt_onnx.frontend_tf.rewrites.remove_checks import remove_checks
 from tqt_onnx.frontend_tf.rewrites.surgery import Surgery
 from tqt_onnx.frontend_tf.rewrites.table import REWRITES
 from tqt_onnx.ir import UnsupportedError
@@ -204,3 +206,44 @@ def test_long_chains_of_unknown_shape_load(write_graph: Write, kind: str) -> Non
     shape = load(write_graph(build)).input_shapes["x"]
     assert shape in ((None, 7), (None, None))  # behind a sum of two tensors nothing is known
     assert shape == (None, 7) or kind == "residual"
+
+
+def test_a_long_chain_of_guards_is_walked_once(write_graph: Write) -> None:
+    """Every node of a chain may be asked for what took its place."""
+    count = 20_000
+
+    def chain(graph_def: Any) -> None:
+        for index in range(count):
+            node = graph_def.node.add(name=f"n{index}", op="StopGradient", input=[f"n{index - 1}" if index else "x"])
+            node.attr["T"].type = tf.float32.as_datatype_enum
+        next(node for node in graph_def.node if node.name == "y").input[0] = f"n{count - 1}"
+
+    surgery = Surgery("net", read_graph(write_graph(lambda: tf.nn.relu(x_of(4), name="y"), chain)))
+    steps = 0
+
+    class Counting(dict):  # type: ignore[type-arg]
+        def __getitem__(self, key: str) -> Any:
+            nonlocal steps
+            steps += 1
+            return super().__getitem__(key)
+
+    remove_checks(surgery)
+    surgery._replaced = Counting(surgery._replaced)
+    surgery.close()
+    assert steps < 10 * count
+    assert list(surgery.nodes["y"].input) == ["x"]
+    assert surgery.bypassed >= {f"n{index}" for index in range(count)}
+
+
+def test_a_graph_without_batch_norms_is_not_copied(write_graph: Write) -> None:
+    frozen = load(write_graph(lambda: tf.nn.relu(x_of(4), name="y")))
+    assert raise_batch_norm(frozen.graph_def, ["y:0"]) is frozen.graph_def
+
+
+def test_only_the_frame_of_a_graph_is_asked_for(write_graph: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full copy of the weights is not made where versions and functions would do."""
+    calls = Counter[str]()
+    result = Surgery.result
+    monkeypatch.setattr(Surgery, "result", lambda self: calls.update(result=1) or result(self))
+    load(write_graph(lambda: tf.nn.relu(x_of(4), name="y")), outputs=["y"])
+    assert calls["result"] == 1  # of inline_functions

@@ -132,6 +132,46 @@ def test_the_user_decides(write_graph: Write, assert_same: Check) -> None:
         load(path, input_shape=(6, 6, 5))
 
 
+def strided(x: Any) -> Any:
+    return flattened(tf.nn.conv2d(x, constant(3, 3, 3, 4), 2, "SAME"), 64)
+
+
+def test_a_given_shape_that_a_later_operator_does_not_take_is_refused_by_its_name(write_graph: Write) -> None:
+    path = write_graph(lambda: strided(unknown()))
+    assert load(path, input_shape=(16, 4, 3)).input_shapes == {"x": (None, 16, 4, 3)}
+    for shape, count in [((9, 9, 3), 100), ((16, 8, 3), 128), ((2, 2, 3), 4)]:
+        with pytest.raises(ModelError, match=rf"Reshape 'Reshape' takes 64 numbers of an image, and gets {count}\. Received"):
+            load(path, input_shape=shape)
+    path = write_graph(lambda: deconvolution(unknown()))
+    assert load(path, input_shape=(5, 4, 3)).input_shapes == {"x": (None, 5, 4, 3)}
+    with pytest.raises(ModelError, match=r"Conv2DBackpropInput 'Conv2DBackpropInput' takes 5 columns, and gets 4"):
+        load(path, input_shape=(4, 4, 3))
+
+
+def test_rows_for_each_anchor_contradict_nothing(write_graph: Write, assert_same: Check) -> None:
+    path = write_graph(lambda: tf.nn.softmax(tf.reshape(convolution(unknown()), [-1, 2]), name="y"))
+    frozen = load(path, input_shape=(6, 5, 3))
+    assert frozen.run({"x": constant(2, 6, 5, 3)})["y"].shape == (120, 2)
+
+
+def test_behind_an_operator_that_nobody_knows(write_graph: Write, assert_same: Check) -> None:
+    """To leave it out is what inputs are given for."""
+
+    def build() -> None:
+        x = tf.identity(v1.placeholder(tf.float32, (None, 8, 8, 3), name="raw"), name="decode")
+        flattened(tf.nn.relu(convolution(x), name="inner"), 6 * 6 * 4)
+
+    def foreign(graph_def: Any) -> None:
+        next(node for node in graph_def.node if node.name == "decode").op = "HomeMade"
+        next(node for node in graph_def.node if node.name == "raw").attr["shape"].shape.CopyFrom(tf.TensorShape(None).as_proto())
+
+    path = write_graph(build, foreign)
+    for name, shape in [("decode", (None, 6, 6, 3)), ("inner", (None, 6, 6, 4))]:
+        frozen = load(path, inputs=[name])
+        assert frozen.input_shapes == {name: shape}
+        assert_same(frozen, to_onnx(frozen))
+
+
 def test_declared_sizes_are_kept_and_open_ones_deduced(write_graph: Write) -> None:
     def build() -> None:
         flattened(convolution(v1.placeholder(tf.float32, (None, 4, None, None), name="x")), 4 * 9 * 4)
@@ -190,3 +230,19 @@ def test_example_shapes_fill_what_is_open(write_graph: Write) -> None:
     assert frozen.example_shapes(2) == {"x": (2, 32, 32, 3)}
     large = load(write_graph(lambda: tf.nn.avg_pool2d(convolution(unknown()), 50, 1, "VALID")))
     assert large.example_shapes(1) == {"x": (1, 64, 64, 3)}
+
+
+def test_open_sizes_have_names_that_say_what_they_are(write_graph: Write) -> None:
+    """And so two conversions of one model are the same, whatever was converted before."""
+
+    def shape_of(build: Callable[[], Any]) -> list[list[Any]]:
+        graph = to_onnx(load(write_graph(build))).graph
+        named = {str(dim) for node in graph for value in node.outputs for dim in value.shape or ()}
+        assert not any("unk__" in name for name in named)
+        return [[dim if isinstance(dim, int) else dim.value for dim in value.shape or ()] for value in graph.inputs]
+
+    assert shape_of(lambda: pool(convolution(unknown()))) == [["N", "H", "W", 3]]
+    first = lambda: tf.nn.conv2d(unknown(), constant(3, 3, 3, 4), 1, "SAME", data_format="NCHW")  # noqa: E731
+    assert shape_of(first) == [["N", 3, "H", "W"]]
+    two = lambda: convolution(unknown()) * tf.reduce_mean(convolution(v1.placeholder(tf.float32, name="y")))  # noqa: E731
+    assert shape_of(two) == [["N", "x_H", "x_W", 3], ["N", "y_H", "y_W", 3]]

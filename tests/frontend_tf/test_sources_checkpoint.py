@@ -345,3 +345,15 @@ def test_checkpoints_of_the_first_format(tmp_path: Path) -> None:
     assert (tmp_path / "my_model.ckpt").is_file() and not (tmp_path / "my_model.ckpt.index").exists()
     for source, checkpoint in [("my_model.ckpt.meta", None), ("", None), ("my_model.pb", tmp_path / "my_model.ckpt")]:
         assert np.array_equal(computed(tmp_path / source, checkpoint=checkpoint), expected)
+
+
+def test_where_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.` and `..` have no name that something could lie beside."""
+    expected = save(tmp_path, plain)
+    (tmp_path / "inner").mkdir()
+    for folder, source in ((tmp_path, "."), (tmp_path / "inner", ".."), (tmp_path, "inner/..")):
+        monkeypatch.chdir(folder)
+        assert np.array_equal(computed(source), expected)
+        assert np.array_equal(computed(tmp_path / "my_model.pb", checkpoint=source), expected)
+    with pytest.raises(ModelError, match=r"give the folder\. Received: 'checkpoint'"):
+        load(tmp_path / "checkpoint")

@@ -164,13 +164,21 @@ def test_bare_functions_are_refused(tmp_path: Path, kind: str) -> None:
         load(path)
 
 
-def test_layers_of_ones_own_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_layers_of_ones_own_are_named(tmp_path: Path, suffix: str) -> None:
     def edit(layer: dict[str, Any]) -> None:
         if layer["class_name"] == "ReLU":
-            layer.update(class_name="Mine")
+            layer.update(class_name="Mine", module=None, registered_name="Mine")
 
-    with pytest.raises(ModelError, match=r"Keras' own layers.*Mine"):
-        load(write(tmp_path / "m.h5", sequential(L.ReLU()), edit))
+    with pytest.raises(ModelError, match=r"made with 'Mine', Python code.*model\.export.*live keras\.Model\. Received: Mine$"):
+        load(write(tmp_path / f"m{suffix}", sequential(L.ReLU()), edit))
+
+
+def test_inputs_of_bytes_are_refused(tmp_path: Path) -> None:
+    image = keras.Input((8, 8, 3), dtype="uint8")
+    keras.Model(image, L.Rescaling(1 / 255)(image)).save(tmp_path / "m.keras")
+    with pytest.raises(UnsupportedError, match=r"keras\.Input\(shape\) of float32.*Received: uint8"):
+        load(tmp_path / "m.keras")
 
 
 def test_what_is_not_a_whole_model(tmp_path: Path) -> None:

@@ -208,3 +208,29 @@ def test_damage(tmp_path: Path) -> None:
         graph_file.write_bytes(cut)
         with pytest.raises(ModelError, match=r"saved_model\.pb"):
             load(tmp_path / "m")
+
+
+def test_without_signatures(tmp_path: Path) -> None:
+    module = Module()
+    with quiet():
+        tf.saved_model.save(module, str(tmp_path / "m"))
+    with pytest.raises(ModelError, match=r"has no signatures.*signatures=module.function\).*Received: functions .*pooled"):
+        load(tmp_path / "m")
+    with pytest.raises(ModelError, match="no output of that name"):
+        load(tmp_path / "m", outputs=["nonsense"])
+
+
+def test_an_argument_that_says_this_is_training_is_false(tmp_path: Path) -> None:
+    class Switching(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], name="image"), tf.TensorSpec([], tf.bool, name="training")])
+        def run(self, image: Any, training: Any) -> Any:
+            image = tf.nn.relu(image)
+            return {"y": tf.random.uniform(tf.shape(image)) * image if training else image - 0.5}
+
+    module = Switching()
+    with quiet():
+        tf.saved_model.save(module, str(tmp_path / "m"), signatures=module.run)
+    expected = {"y": np.maximum(X, 0) - np.float32(0.5)}
+    for frozen in (load(tmp_path / "m"), load(module.run), load(module, signature="run")):
+        assert frozen.inputs == ("image",)
+        assert np.array_equal(frozen.run({"image": X})["y"], expected["y"])

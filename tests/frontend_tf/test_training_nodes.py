@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tqt_onnx.frontend_tf import load, to_onnx
 from tqt_onnx.frontend_tf.inference.freeze import freeze_graph_def
+from tqt_onnx.frontend_tf.quiet import quiet
 from tqt_onnx.ir import ModelError, UnsupportedError
 
 v1 = tf.compat.v1
@@ -79,6 +80,40 @@ def test_a_factor_that_is_not_the_masks_stays(write_graph: Write) -> None:
 
     x = constant(2, 4)
     np.testing.assert_array_equal(load(write_graph(build)).run({"x": x})["y"], x * np.float32(3))
+
+
+def fed(name: str = "keep_prob") -> Any:
+    return v1.placeholder(tf.float32, (), name=name)
+
+
+def floored(x: Any, keep: Any) -> Any:
+    return tf.multiply(x, tf.floor(keep + tf.random.uniform(tf.shape(x))))
+
+
+FACTORS: dict[str, tuple[Callable[[Any], Any], float]] = {
+    "a constant in front": (lambda x: floored(x * np.float32(0.5), fed()), 0.5),
+    "a constant in front of dropout": (lambda x: old_dropout(x * np.float32(0.5), fed()), 0.5),
+    "a divisor in front": (lambda x: floored(x / np.float32(4), fed()), 0.25),
+    "select": (
+        lambda x: tf.where(tf.random.uniform(tf.shape(x)) < fed(), x * np.float32(0.25), tf.zeros_like(x)),
+        0.25,
+    ),
+    "rate fed": (
+        lambda x: (
+            (rate := fed("rate")) is not None
+            and tf.where(tf.random.uniform(tf.shape(x)) >= rate, x * (1.0 / (1.0 - rate)), tf.zeros_like(x))
+        ),
+        1.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FACTORS)
+def test_only_the_factor_of_a_fed_mask_goes_with_it(write_graph: Write, kind: str) -> None:
+    build, factor = FACTORS[kind]
+    x = constant(2, 4)
+    frozen = load(write_graph(lambda: tf.identity(build(x_of(4)), name="y")))
+    np.testing.assert_array_equal(frozen.run({"x": x})["y"], x * np.float32(factor))
 
 
 @pytest.mark.parametrize("noise", [tf.random.normal, tf.random.uniform])
@@ -323,3 +358,81 @@ def test_a_call_may_be_the_end(write_graph: Write) -> None:
     frozen = load(write_graph(lambda: tf.function(tf.function(lambda b: tf.nn.relu(b) + 1))(x_of(4))))
     x = constant(2, 4)
     np.testing.assert_array_equal(next(iter(frozen.run({"x": x}).values())), np.maximum(x, 0) + 1)
+
+
+@pytest.fixture
+def train() -> Callable[..., None]:
+    """Adds what a training program adds to a network."""
+
+    def add(logits: Any, labels: Any) -> None:
+        loss = v1.losses.softmax_cross_entropy(labels, logits)
+        hits = tf.equal(tf.argmax(logits, 1), tf.argmax(labels, 1))
+        tf.reduce_mean(tf.cast(hits, tf.float32), name="accuracy")
+        step = v1.train.get_or_create_global_step()
+        v1.train.MomentumOptimizer(0.1, 0.9).minimize(loss, step)
+        tf.add(step, 1, name="counter")
+        v1.summary.scalar("loss", loss)
+
+    return add
+
+
+@pytest.mark.parametrize("queue", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ([], "nodes in front of a loss: logits. Received"),
+        (["probabilities"], None),
+        (["aux", "probabilities"], "nodes that nobody reads: aux, probabilities. Received"),
+    ],
+)
+def test_the_ends_of_a_training_graph(
+    tmp_path: Path, train: Callable[..., None], queue: bool, heads: list[str], message: str | None
+) -> None:
+    """Losses, accuracies, counters, gradients and what assertions look at are no answers."""
+    with quiet(), tf.Graph().as_default() as graph:
+        if queue:
+            images, classes = v1.train.slice_input_producer([tf.zeros((9, 8)), tf.zeros((9, 3))])
+            x, labels = v1.train.batch([images, classes], 2, name="batch")
+        else:
+            x, labels = x_of(8), x_of(3, name="labels")
+        weights = v1.get_variable("weights", (8, 3), initializer=v1.constant_initializer(constant(8, 3)), use_resource=False)
+        hidden = tf.nn.relu(tf.matmul(x, weights), name="hidden")
+        logits = tf.add(tf.matmul(hidden, constant(3, 3)), constant(3), name="logits")
+        for head in heads:
+            tf.nn.softmax(hidden if head == "aux" else logits, name=head)
+        train(logits, labels)
+        with v1.Session() as session:
+            session.run(v1.global_variables_initializer())
+            v1.train.Saver().save(session, str(tmp_path / "m.ckpt"))
+    assert any(node.name.startswith("gradients/") for node in graph.as_graph_def().node)
+    if message is None:
+        assert load(tmp_path).outputs == tuple(heads)
+    else:
+        with pytest.raises(ModelError, match=message):
+            load(tmp_path)
+        assert load(tmp_path, outputs=["logits"]).inputs == ("batch",) if queue else ("x",)
+
+
+def test_an_integer_that_is_left_out_is_listed_where_one_number_remains(write_graph: Write) -> None:
+    def build() -> None:
+        x = tf.matmul(x_of(4), constant(4, 3))
+        tf.argmax(x, 1, name="classes")
+        tf.nn.softmax(x, name="scores")
+
+    with pytest.raises(ModelError, match=r"nobody reads: classes, scores\. Received"):
+        load(write_graph(build))
+
+
+def test_shapes_of_ends_are_found_without_reading_files(write_graph: Write, tmp_path: Path) -> None:
+    """TensorFlow computes constants while it infers shapes; were the file read, `a` would be known to be a scalar."""
+    (tmp_path / "rank").write_text("0")
+
+    def build() -> None:
+        x = tf.matmul(x_of(4), constant(4, 3))
+        rank = tf.strings.to_number(tf.io.read_file(str(tmp_path / "rank")), tf.int32)
+        tf.reshape(tf.reduce_sum(x), tf.fill([rank], 1), name="a")
+        tf.reduce_sum(x, name="loss")
+        tf.nn.softmax(x, name="scores")
+
+    with pytest.raises(ModelError, match=r"nobody reads: a, scores\. Received"):
+        load(write_graph(build))

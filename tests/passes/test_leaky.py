@@ -152,6 +152,23 @@ def test_the_accumulator_of_a_layer_without_bias_is_not_split(rewritten):
     assert run_passes(model, [LeakyToMax(), SplitBias()]) is False
 
 
+@pytest.mark.parametrize("clips", [1, 2])
+def test_nor_is_it_where_clips_stand_in_between(rewritten, clips):
+    """The clipped sum is the 16-bit value: rounded once, behind the last clip (L2)."""
+    steps = " ".join(f"k{i + 1} = Clip(k{i}, low, high)" for i in range(clips))
+    body = f"{{ k0 = Conv{CONV}(x, w1) {steps} y = LeakyRelu(k{clips}) }}"
+    arrays = {"w1": W["w1"], "low": np.float32(-2), "high": np.float32(2)}
+    model = rewritten([LeakyToMax(), SplitBias()], f"{IO} {body}", arrays)
+    assert operators(model) == ["Conv", *["Clip"] * clips, "Mul", "Max"]
+
+
+def test_a_clip_with_other_readers_does_not_hold_the_split_off(rewritten):
+    body = f"{{ c = Conv{CONV}(x, w1) k = Clip(c, low, high) l = LeakyRelu(k) y = Add(l, c) }}"
+    arrays = {"w1": W["w1"], "low": np.float32(-2), "high": np.float32(2)}
+    model = rewritten([LeakyToMax(), SplitBias()], f"{IO} {body}", arrays)
+    assert operators(model)[:2] == ["Conv", "Identity"]
+
+
 def test_lowering_undone_by_nobody(rewritten):
     """The optimizer would recognise the maximum it was lowered to, if its role did not say where it comes from."""
     model = rewritten([LeakyToMax()], f"{IO} {{ c = Add(x, x) y = LeakyRelu(c) }}")
