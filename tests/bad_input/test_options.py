@@ -33,7 +33,7 @@ def test_names_of_a_frozen_graph(refused: Refused, sources: Path) -> None:
         ("--avgpool-reciprocal-bits 9", "reciprocal bits"),
         ("--layer-bits 7", "layer bits must be 16 or 32. Received: 7"),
         ("--layer-bits 8", "layer bits must be 16 or 32"),
-        ("--first-layer frist", "no compute layer is called 'frist'; the layers are first, second"),
+        ("--first-layer frist", "no compute layer is called 'frist'; close names: first"),
         ("--last-layer relu", "no compute layer is called 'relu'"),
         ("--method median", "mse"),
         ("--percentile 101", "--percentile"),

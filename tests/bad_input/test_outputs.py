@@ -64,11 +64,24 @@ def test_a_folder_that_takes_no_files(refused: Refused, dense: Path, monkeypatch
     assert "cannot be written: Permission denied" in refused(QUANTIZE, d=dense)
 
 
-def test_the_output_may_be_the_input(tmp_path: Path, dense: Path) -> None:
-    (tmp_path / "m.onnx").write_bytes((dense / "m.onnx").read_bytes())
-    command = f"quantize {tmp_path}/m.onnx -o {tmp_path}/m.onnx --calibration {dense}/x.npy"
-    assert run([*command.split(), "--force"]) == 0
-    assert (tmp_path / "m.onnx").read_bytes() == (dense / "q.onnx").read_bytes()
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("quantize {t}/m.onnx -o {t}/m.onnx --force --calibration {d}/x.npy", "is the input too"),
+        ("convert {t}/m.onnx -o {t}/link.onnx --force", "is the input too"),
+        ("convert {t}/m.onnx -o {t}/net.pb --force", "a name that ends in .onnx is expected"),
+        ("convert {t}/m.onnx -o {t}/o.onnx --json {t}/o.onnx --force", "another file of this command"),
+        ("inspect {t}/m.onnx --json {t}/m.onnx --force", "another file of this command"),
+        ("inspect {t}/m.onnx --json {t}/there.json", "there.json: exists"),
+    ],
+)
+def test_inputs_and_reports_are_not_overwritten(refused: Refused, tmp_path: Path, dense: Path, command: str, message: str) -> None:
+    content = (dense / "m.onnx").read_bytes()
+    (tmp_path / "m.onnx").write_bytes(content)
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "m.onnx")
+    (tmp_path / "there.json").write_text("precious")
+    assert message in refused(command, d=dense)
+    assert (tmp_path / "m.onnx").read_bytes() == content
 
 
 # --- a disk that fills up while it is written: the size of a file is limited, in a process of its own
