@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from ...ir import ModelError, UnsupportedError
 from ..frozen import FrozenGraph
+from ..inference.freeze import freeze_graph_def
 from ..quiet import quiet
 from ..shapes import settle_shape
 from .keras_2 import CUSTOM_OBJECTS
@@ -92,11 +94,13 @@ def freeze_keras(model: Any, input_shape: Sequence[int] | None = None, names: Ma
         ) from error
     names = names or {}
     outputs = _output_names(model, len(frozen.outputs))
-    return FrozenGraph(
-        graph_def=rename_scopes(frozen.graph.as_graph_def(), {scope: names.get(layer, layer) for scope, layer in scopes.items()}),
-        input_tensors={names.get(spec.name, spec.name): tensor.name for spec, tensor in zip(specs, frozen.inputs, strict=True)},
-        output_tensors={names.get(name, name): tensor.name for name, tensor in zip(outputs, frozen.outputs, strict=True)},
-        name=model.name,
+    graph_def = rename_scopes(frozen.graph.as_graph_def(), {scope: names.get(layer, layer) for scope, layer in scopes.items()})
+    starts, ends = [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
+    graph = freeze_graph_def(graph_def, f"Keras model {model.name!r}", model.name, starts, ends, None)
+    return dataclasses.replace(
+        graph,
+        input_tensors={names.get(spec.name, spec.name): one for spec, one in zip(specs, graph.input_tensors.values(), strict=True)},
+        output_tensors={names.get(name, name): one for name, one in zip(outputs, graph.output_tensors.values(), strict=True)},
     )
 
 

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -241,3 +242,12 @@ def test_native_chatter_is_held_back_and_comes_back(capfd: pytest.CaptureFixture
         print("from Python")  # noqa: T201
     os.write(2, b"after")
     assert capfd.readouterr() == ("", "after")
+
+
+@pytest.mark.parametrize(
+    "options", [{"strides": 3, "kernel_size": 2}, {"strides": 2, "kernel_size": 3, "padding": "same", "output_padding": 1}]
+)
+def test_transposed_convolutions_beyond_their_kernel(options: dict[str, Any], assert_same: Check) -> None:
+    """A Keras model takes the same rewrites as a graph file: tf2onnx alone writes negative pads here."""
+    image = keras.Input((5, 4, 3))
+    convert(assert_same, keras.Model(image, keras.layers.Conv2DTranspose(4, **options)(image)))
