@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from bad_files import QUANTIZE, left_in
 
-AT = """
-import os, signal, sys, time
+HEED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A job in the background hands "ignore Ctrl-C" on to its children; here they are to take it."""
+
+AT = f"""{HEED}
+import os, sys, time
 from pathlib import Path
 moment, number = sys.argv[1], int(sys.argv[2])
 
@@ -74,7 +77,7 @@ def test_a_signal_in_the_middle_of_calibration(tmp_path: Path, dense: Path, numb
     np.save(tmp_path / "many.npy", np.random.default_rng(0).normal(size=(400_000, 3)).astype(np.float32))
     words = f"quantize {dense}/m.onnx -o {tmp_path}/o/out.onnx --calibration {tmp_path}/many.npy".split()
     with subprocess.Popen(
-        [sys.executable, "-m", "tqt_onnx", *words],
+        [sys.executable, "-c", f"{HEED}import sys; from tqt_onnx.cli import main; main(sys.argv[1:])", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "TMPDIR": str(tmp_path / "scratch")},
