@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,6 @@ from ..kernels.percentile import PERCENTILE, FloatHistogram, percentile_log2
 from ..kernels.thresholds import ZERO_LOG2, max_log2, mse_log2, weight_log2, weight_mse_log2
 
 logger = logging.getLogger(__name__)
-
-Method = Literal["mse", "max", "klj", "percentile"]
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class ShorterSide:
     """Resized, aspect ratio kept, until the target is a part of its size; the central H x W of that.
 
     `preprocess_for_eval` of slim's `vgg_preprocessing.py`, where a shorter side of 256 serves a target of 224 x 224. New sides
-    are rounded to the nearest whole number (slim cuts the fraction off, which may leave 255 of 256).
+    are rounded to the nearest whole number (older copies of slim's file cut the fraction off, which may leave 255 of 256).
 
     Attributes:
         share: the target's part of the resized image, along the side where it is largest.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,9 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from ..ir import ModelError
+
+PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
+"""Operators through which a graph is fed."""
 
 Nodes = Mapping[str, Any]
 """Node name -> NodeDef, in the order of the file."""

@@ -17,8 +17,8 @@ from typing import ClassVar
 
 import onnx_ir
 
-from ..ir import attribute, only_consumer, replace_value
-from .rewriting import can_merge_outputs, drop, inherited, is_op, refuse, rewrite_each
+from ..ir import attribute, only_consumer
+from .rewriting import bypass, drop, inherited, is_op, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,8 @@ class CollapseConcat:
 
 
 def _collapse(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    only = node.inputs[0]
-    if len(node.inputs) == 1 and only is not None:
-        if not can_merge_outputs(node.outputs[0], only):
-            return refuse(logger, node, "the values on both sides have names to keep (O3)")
-        replace_value(node.outputs[0], only)
-        drop(node)
-        return True
+    if len(node.inputs) == 1:
+        return bypass(logger, node, node.inputs[0])
     parts: list[onnx_ir.Value | None] = []
     inner: list[onnx_ir.Node] = []
     for value in node.inputs:

@@ -21,8 +21,8 @@ from typing import ClassVar, Final
 
 import onnx_ir
 
-from ..ir import attribute, constant, replace_value
-from .rewriting import can_merge_outputs, drop, is_op, operand_pair, refuse, rewrite_each
+from ..ir import attribute, constant
+from .rewriting import bypass, is_op, operand_pair, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class RemoveTrainingNodes:
 def _remove_dropout(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     if any(mask.uses() or mask.is_graph_output() for mask in node.outputs[1:]):
         return refuse(logger, node, "its mask is read")
-    return _bypass(node, node.inputs[0])
+    return bypass(logger, node, node.inputs[0])
 
 
 def _end_training(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
@@ -128,7 +128,7 @@ def _remove_random_dropout(node: onnx_ir.Node, masks: dict[onnx_ir.Value, float]
     before = _unscaled(chosen, masks[mask])
     if before is None:
         return refuse(logger, node, f"a random mask that keeps {masks[mask]:g}, but no factor that makes up for it")
-    return _bypass(node, before)
+    return bypass(logger, node, before)
 
 
 def _unscaled(value: onnx_ir.Value | None, keep: float) -> onnx_ir.Value | None:
@@ -140,16 +140,3 @@ def _unscaled(value: onnx_ir.Value | None, keep: float) -> onnx_ir.Value | None:
     number = float(pair[1].reshape(-1)[0])
     share = number if node.op_type == "Div" else (1 / number if number else 0.0)
     return node.inputs[pair[0]] if abs(share - keep) <= _SAME * keep else None
-
-
-def _bypass(node: onnx_ir.Node, before: onnx_ir.Value | None) -> bool:
-    after = node.outputs[0]
-    if before is None or not can_merge_outputs(after, before):
-        return refuse(logger, node, "the values on both sides have names to keep (O3)")
-    if before.shape is None:
-        before.shape = after.shape
-    if before.dtype is None:
-        before.type = after.type
-    replace_value(after, before)
-    drop(node)
-    return True

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import SOURCE_KEY, ModelError, add_initializer, constant, name_of
+from ..ir import SOURCE_KEY, ModelError, add_initializer, constant, name_of, replace_value
 
 Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
@@ -72,6 +72,24 @@ def can_merge_outputs(last: onnx_ir.Value, survivor: onnx_ir.Value) -> bool:
     if not last.is_graph_output():
         return True
     return not (survivor.is_graph_input() or survivor.is_graph_output() or survivor.is_initializer() or survivor.producer() is None)
+
+
+def bypass(logger: logging.Logger, node: onnx_ir.Node, before: onnx_ir.Value | None) -> bool:
+    """Takes out a node whose first output is `before`: its readers, and its name if it is a graph output, pass to that value.
+
+    Returns:
+        False, with the reason logged, where both names must stay (O3).
+    """
+    after = node.outputs[0]
+    if before is None or not can_merge_outputs(after, before):
+        return refuse(logger, node, "the values on both sides have names to keep (O3)")
+    if before.shape is None:
+        before.shape = after.shape
+    if before.dtype is None:
+        before.type = after.type
+    replace_value(after, before)
+    drop(node)
+    return True
 
 
 def set_constant(

@@ -20,8 +20,8 @@ from typing import ClassVar
 
 import onnx_ir
 
-from ..ir import ROLE_KEY, attribute, replace_value
-from .rewriting import can_merge_outputs, drop, refuse, rewrite_each
+from ..ir import ROLE_KEY, attribute
+from .rewriting import bypass, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class SpliceIdentities:
 
 
 def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
-    before, after = node.inputs[0], node.outputs[0]
+    before = node.inputs[0]
     if before is None:
         return False
     if node.op_type == "Identity" and ROLE_KEY in node.metadata_props:
@@ -47,12 +47,4 @@ def _splice(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         return False
     if node.op_type in ("SpaceToDepth", "DepthToSpace") and attribute(node, "blocksize", 0) != 1:
         return False
-    if not can_merge_outputs(after, before):
-        return refuse(logger, node, f"{before.name!r} and {after.name!r} are both names to keep (O3)")
-    if before.shape is None:
-        before.shape = after.shape
-    if before.dtype is None:
-        before.type = after.type
-    replace_value(after, before)
-    drop(node)
-    return True
+    return bypass(logger, node, before)

@@ -204,6 +204,8 @@ def test_verbs_on_onnx_files_load_no_tensorflow_unless_it_is_an_engine(files: Pa
         "check": "check {f}/q.onnx --data {f}/data.npz",
         "evaluate": "evaluate {f}/m.onnx {f}/q.onnx --data {f}/data.npz",
         "inspect": "inspect {f}/q.onnx",
+        "convert": "convert {f}/m.onnx -o {f}/c.onnx --force",
+        "passes": "passes",
     }
     for arguments in roads.values():
         assert loaded(verb(files, arguments)) & {"tensorflow", "keras", "tf2onnx", "sklearn"} == set()

@@ -88,6 +88,8 @@ def show_quantization(result: Quantization, output: Path | None) -> None:
     console.print(
         table(f"Quantizers ({result.graph.contract}, {result.images} calibration examples)", ("role", "type", "count"), rows)
     )
+    if result.recorded:
+        console.print(f"thresholds from the source's FakeQuant ranges: {len(result.recorded)} ({', '.join(result.recorded)})")
     if result.islands:
         console.print(island_table(result.islands))
     console.print(f"{output}: written" if output is not None else "nothing written: layers stay float and --strict was given")

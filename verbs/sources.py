@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from ..datasets import Dataset, Preset
 
-ModelSource = "onnx_ir.Model | str | os.PathLike[str]"
-DataSource = "Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str]"
-
 Feeds = dict[str, npt.NDArray[Any]]
 Labels = npt.NDArray[np.int64] | None
 Progress = Callable[[int, int, str], None]

@@ -15,21 +15,11 @@ from typing import Final
 
 import onnx_ir
 
-from ..ir import attribute, constant, consumers, only_consumer
+from ..ir import PASS_THROUGH, attribute, constant, consumers, only_consumer
 from ..passes.flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, role_of, upper_limit
 
-MOVES: Final = {
-    "Flatten": "flatten",
-    "Identity": "identity",
-    "MaxPool": "max pool",
-    "Pad": "pad",
-    "Relu": "relu of what is never negative",
-    "Reshape": "reshape",
-    "Squeeze": "squeeze",
-    "Transpose": "transpose",
-    "Unsqueeze": "unsqueeze",
-}
-"""What passes its input's scale on (L7)."""
+_WORDS: Final = {"DepthToSpace": "depth to space", "MaxPool": "max pool", "SpaceToDepth": "space to depth"}
+"""Operators that pass their input's scale on (L7) and whose names are more than one word."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +113,10 @@ def _name(node: onnx_ir.Node, flow: Flow) -> str:
             return "leaky relu"
         case "bias":
             return "bias"
-        case "carry" | "float":
-            return MOVES.get(node.op_type, node.op_type)
+        case "carry" | "float" if node.op_type in PASS_THROUGH:
+            return _WORDS.get(node.op_type, node.op_type.lower())
+        case "carry" | "float" if node.op_type == "Relu":
+            return "relu of what is never negative"
     return node.op_type
 
 

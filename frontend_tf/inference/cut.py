@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from ...ir import ModelError
 from ..frozen import GraphDef
-from ..nodes import Nodes, data_inputs, index_of, make_node, node_of, tensor_name
-from .ends import PLACEHOLDERS
+from ..nodes import PLACEHOLDERS, Nodes, data_inputs, index_of, make_node, node_of, tensor_name
 
 
 def cut(nodes: Nodes, kept: set[str], starts: Mapping[str, str], like: GraphDef) -> GraphDef:

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ...ir import ModelError
-from ..nodes import Nodes, ancestors, data_inputs, index_of, node_of, output_types, tensor_name, tensor_shape
+from ..nodes import PLACEHOLDERS, Nodes, ancestors, data_inputs, index_of, node_of, output_types, tensor_name, tensor_shape
 
-PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 QUEUES: Final = frozenset(
     {"QueueDequeue", "QueueDequeueV2", "QueueDequeueMany", "QueueDequeueManyV2", "QueueDequeueUpTo", "QueueDequeueUpToV2"}
 ) | frozenset({"IteratorGetNext", "IteratorGetNextSync", "Unstage"})

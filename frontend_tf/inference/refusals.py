@@ -9,9 +9,9 @@ from typing import Any, Final
 from tensorflow.python.framework import op_def_registry
 
 from ...ir import ModelError, TqtOnnxError, UnsupportedError
-from ..nodes import Nodes, node_of
+from ..nodes import PLACEHOLDERS, Nodes, node_of
 from ..rewrites.static_values import SMALLEST_BUDGET, Evaluation, byte_budget, declared_bytes
-from .ends import PLACEHOLDERS, QUEUES
+from .ends import QUEUES
 from .outside_ops import acts_outside
 
 

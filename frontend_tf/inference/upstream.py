@@ -11,10 +11,10 @@ from tensorflow.python.framework import op_def_registry
 
 from ...ir import ModelError
 from ..frozen import GraphDef
-from ..nodes import Nodes, ancestors, data_inputs, index_of, node_of, output_types, tensor_name
+from ..nodes import PLACEHOLDERS, Nodes, ancestors, data_inputs, index_of, node_of, output_types, tensor_name
 from ..rewrites.static_values import Evaluation
 from .cut import cut, import_graph
-from .ends import PLACEHOLDERS, component_shape
+from .ends import component_shape
 from .outside_ops import acts_outside
 
 logger = logging.getLogger(__name__)

@@ -17,12 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from ..frozen import GraphDef
-from ..nodes import make_constant
+from ..nodes import PLACEHOLDERS, make_constant
 from .surgery import Surgery
 
 logger = logging.getLogger(__name__)
 
-_PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _PHASE: Final = re.compile(r"(.*_)?(learning_phase|is_?train(ing)?|phase_?train(ing)?|train(ing)?(_?(phase|flag|mode))?)(_\d+)?")
 
 
@@ -44,6 +43,6 @@ def settle_learning_phase(surgery: Surgery) -> bool:
 
 
 def _is_phase(node: Any) -> bool:
-    if node.op not in _PLACEHOLDERS or node.attr["dtype"].type != tf.bool.as_datatype_enum:
+    if node.op not in PLACEHOLDERS or node.attr["dtype"].type != tf.bool.as_datatype_enum:
         return False
     return any(_PHASE.fullmatch(part.lower()) for part in node.name.split("/"))

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ..frozen import GraphDef
-from ..nodes import ancestors, data_inputs, tensor_name
+from ..nodes import ancestors, data_inputs, make_constant, make_node, tensor_name
 from .batch_norm_forms import BatchNorm, match
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _fuse(name: str, found: BatchNorm, x_shape: Any) -> list[Any] | None:
     for kind in ("gamma", "beta", "mean", "variance"):
         array = getattr(found, kind)
         flat = missing[kind](channels) if array is None else np.broadcast_to(array.reshape(-1), (channels,))
-        constants.append(_const_node(f"{name}{RAISED}/{kind}", flat.astype(np.float32)))
+        constants.append(make_constant(f"{name}{RAISED}/{kind}", flat.astype(np.float32)))
     parameters = [constant.name for constant in constants]
     layout = "NCHW" if axis == 1 else "NHWC"
     if rank == 4:
@@ -114,27 +114,14 @@ def _axis(found: BatchNorm, x_shape: Any) -> int | None:
     return None
 
 
-def _const_node(name: str, array: Array) -> Any:
-    node = tf.compat.v1.NodeDef(name=name, op="Const")
-    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(array))
-    node.attr["dtype"].type = node.attr["value"].tensor.dtype
-    return node
-
-
 def _reshape_nodes(name: str, x: str, shape: Sequence[int]) -> list[Any]:
-    constant = _const_node(f"{name}{RAISED}/shape", np.asarray(shape, np.int32))
-    node = tf.compat.v1.NodeDef(name=name, op="Reshape", input=[x, constant.name])
-    node.attr["T"].type = tf.float32.as_datatype_enum
-    node.attr["Tshape"].type = tf.int32.as_datatype_enum
-    return [constant, node]
+    constant = make_constant(f"{name}{RAISED}/shape", np.asarray(shape, np.int32))
+    return [constant, make_node(name, "Reshape", [x, constant.name], T=tf.float32, Tshape=tf.int32)]
 
 
 def _expand_nodes(name: str, x: str, axis: int) -> list[Any]:
-    constant = _const_node(f"{name}{RAISED}/axis", np.asarray(axis, np.int32))
-    node = tf.compat.v1.NodeDef(name=name, op="ExpandDims", input=[x, constant.name])
-    node.attr["T"].type = tf.float32.as_datatype_enum
-    node.attr["Tdim"].type = tf.int32.as_datatype_enum
-    return [constant, node]
+    constant = make_constant(f"{name}{RAISED}/axis", np.asarray(axis, np.int32))
+    return [constant, make_node(name, "ExpandDims", [x, constant.name], T=tf.float32, Tdim=tf.int32)]
 
 
 def _squeeze_node(name: str, x: str, axis: int) -> Any:

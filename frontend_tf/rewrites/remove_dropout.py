@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..nodes import ancestors, array_of, constant_of, data_inputs, node_of
+from ..nodes import PLACEHOLDERS, ancestors, array_of, constant_of, data_inputs, node_of
 from .surgery import Surgery
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 RANDOM_UNIFORM: Final = frozenset(
     {"RandomUniform", "StatelessRandomUniform", "StatelessRandomUniformV2", "StatefulUniform", "RandomUniformInt"}
 )
-PLACEHOLDERS: Final = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 _SELECTS: Final = frozenset({"SelectV2", "Select"})
 _COMPARISONS: Final = frozenset({"GreaterEqual", "Greater", "Less", "LessEqual"})
 _SCALAR_OPS: Final[Mapping[str, Callable[..., float]]] = {
