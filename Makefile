@@ -2,9 +2,11 @@
 PYTHON ?= $(firstword $(foreach name,python3.12 python3.11 python3,$(if $(shell command -v $(name) >/dev/null 2>&1 && $(name) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && echo ok),$(name))))
 VENV ?= .venv
 BIN := $(VENV)/bin
+RESULTS := $(CURDIR)/build/coverage
+COVERED := tests/operators tests/topologies tests/networks tests/real/test_coverage.py
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help demo test lint types fuzz clean
+.PHONY: help demo test coverage lint types fuzz clean
 
 help:  ## list the chores
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,8 +21,15 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: $(BIN)/.installed  ## train a small network and take it the whole road, from nothing
 	$(BIN)/tqt-onnx demo --force
 
-test: $(BIN)/.installed  ## run the tests, from nothing
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(BIN)/.installed  ## run the tests, from nothing; docs/coverage.md must say what they found
+	@rm -rf $(RESULTS)
+	TQT_ONNX_COVERAGE=$(RESULTS) $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python tests/support/coverage_page.py $(RESULTS) docs/coverage.md --check
+
+coverage: $(BIN)/.installed  ## write docs/coverage.md from the tests of operators, topologies, networks and files
+	@rm -rf $(RESULTS)
+	TQT_ONNX_COVERAGE=$(RESULTS) $(BIN)/python -m pytest -q -n 2 --dist worksteal $(COVERED)
+	$(BIN)/python tests/support/coverage_page.py $(RESULTS) docs/coverage.md
 
 lint: $(BIN)/.installed  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .verbs.demo import demo
     from .verbs.evaluate import evaluate
     from .verbs.inspect import inspect
+    from .verbs.presets import preset
     from .verbs.quantize import quantize
 
 __version__: Final = "0.1.0"
@@ -40,6 +41,7 @@ _LAZY: Final = {
     "load": "ir",
     "open_dataset": "datasets",
     "parse_passes": "passes",
+    "preset": "verbs.presets",
     "quantize": "verbs.quantize",
     "save": "ir",
 }
@@ -62,6 +64,7 @@ __all__ = [
     "load",
     "open_dataset",
     "parse_passes",
+    "preset",
     "quantize",
     "save",
     "to_keras",

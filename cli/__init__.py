@@ -23,9 +23,10 @@ from .evaluate import evaluate
 from .graffitize import graffitize
 from .inspect import inspect
 from .passes import passes
+from .presets import presets
 from .quantize import quantize
 
-COMMANDS: Final = (convert, quantize, check, evaluate, inspect, calibration_set, passes, graffitize, demo)
+COMMANDS: Final = (convert, quantize, check, evaluate, inspect, calibration_set, presets, passes, graffitize, demo)
 """Every verb, in the order of the help."""
 
 

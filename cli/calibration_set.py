@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, PRESETS, SEED, JsonOutput, json_option, numbers
+from .options import FILE, PREPROCESS, SEED, JsonOutput, filled_in, json_option, numbers, preset_option
 
 
 @click.command()
@@ -15,7 +15,8 @@ from .options import FILE, PRESETS, SEED, JsonOutput, json_option, numbers
 @click.option("--input-shape", help="H,W,C of the network's input.")
 @click.option("--model", type=FILE, help="An .onnx file to take the input shape from.")
 @click.option("--count", type=click.IntRange(min=1), default=50, show_default=True, help="How many images.")
-@click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images.")
+@click.option("--preprocess", type=click.Choice(PREPROCESS), default="none", show_default=True, help="What images go through.")
+@preset_option
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the draw.")
 @click.option("--list", "list_file", type=FILE, help="Also write the names of what was drawn, one to a line.")
 @click.option("--exclude", type=FILE, help="Draw nothing that this file names, one to a line (as --list writes it).")
@@ -28,6 +29,7 @@ def calibration_set(
     model: Path | None,
     count: int,
     preprocess: str,
+    preset: str | None,
     seed: int,
     list_file: Path | None,
     exclude: Path | None,
@@ -39,7 +41,8 @@ def calibration_set(
 
     check_writable(output, force=force)
     report = JsonOutput(as_json, data, output, list_file, force=force)
-    shape = numbers(input_shape, "--input-shape")
+    known = filled_in(preset, preprocess=preprocess, **({} if model else {"input_shape": input_shape}))
+    shape = numbers(known.get("input_shape", input_shape), "--input-shape")
     from ..report import progress_bar
     from ..verbs.calibration_set import calibration_set as run
     from ..verbs.show import show_calibration_set
@@ -51,7 +54,7 @@ def calibration_set(
             input_shape=shape,
             model=model,
             count=count,
-            preprocess=preprocess,
+            preprocess=known["preprocess"],
             seed=seed,
             list_file=list_file,
             exclude=exclude,

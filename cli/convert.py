@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, JsonOutput, check_output, json_option, names, numbers, output_options
+from .options import FILE, JsonOutput, check_output, filled_in, json_option, names, numbers, output_options, preset_option
 
 
 @click.command()
 @click.argument("model", type=FILE)
 @output_options
+@preset_option
 @click.option("--inputs", help="Input tensors of a graph, separated by commas; found where there is one choice.")
 @click.option("--outputs", help="Output tensors of a graph, separated by commas; found where there is one choice.")
 @click.option("--input-shape", help="H,W,C where the graph does not know it.")
@@ -25,6 +26,7 @@ def convert(
     model: Path,
     output: Path,
     force: bool,
+    preset: str | None,
     inputs: str | None,
     outputs: str | None,
     input_shape: str | None,
@@ -44,14 +46,15 @@ def convert(
 
     check_output(output, model, force=force)
     report = JsonOutput(as_json, model, output, force=force)
-    shape = numbers(input_shape, "--input-shape")
+    known = filled_in(preset, inputs=inputs, outputs=outputs, input_shape=input_shape)
+    shape = numbers(known["input_shape"], "--input-shape")
     from ..verbs.convert import convert as run
     from ..verbs.show import show_conversion
 
     result = run(
         model,
-        inputs=names(inputs),
-        outputs=names(outputs),
+        inputs=names(known["inputs"]),
+        outputs=names(known["outputs"]),
         input_shape=shape,
         checkpoint=checkpoint,
         signature=signature,

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, JsonOutput, data_options, json_force_option, json_option, numbers
+from .options import FILE, JsonOutput, data_options, filled_in, json_force_option, json_option, numbers, preset_option
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=FILE)
 @click.option("--data", required=True, type=FILE, help="Labelled images or arrays.")
+@preset_option
 @click.option(
     "--label-offset",
     default="0",
@@ -29,6 +30,7 @@ from .options import FILE, JsonOutput, data_options, json_force_option, json_opt
 def evaluate(
     models: Sequence[Path],
     data: Path,
+    preset: str | None,
     label_offset: str,
     min_accuracy: float | None,
     preprocess: str,
@@ -47,12 +49,13 @@ def evaluate(
     if len(set(models)) != len(models):
         raise UsageError("each model can be given once")
     report = JsonOutput(as_json, *models, data, force=force)
+    known = filled_in(preset, preprocess=preprocess, label_offset=label_offset)
     with progress_bar() as progress:
         result = run(
             {str(path): path for path in models},
             data,
-            preprocess=preprocess,
-            label_offset=numbers(label_offset, "--label-offset") or 0,
+            preprocess=known["preprocess"],
+            label_offset=numbers(known["label_offset"], "--label-offset") or 0,
             limit=limit,
             seed=seed,
             exclude=exclude,

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from ..passes import BitWidths
+    from ..verbs.presets import Preset
 
 METHODS: Final = ("mse", "max", "percentile", "klj")
 WEIGHT_METHODS: Final = ("mse", "max")
-PRESETS: Final = ("none", "inception", "vgg", "resnet_v1p5", "darknet", "unit", "signed_unit")
+PREPROCESS: Final = ("none", "inception", "vgg", "resnet_v1p5", "darknet", "letterbox", "unit", "signed_unit")
 """Repeated here so that `--help` loads no NumPy; a test compares them with the tables of `calibrate` and `datasets`."""
 
 SEED: Final = click.IntRange(0, 2**32 - 1)
@@ -35,8 +37,13 @@ def together(*options: Option) -> Option:
     return apply
 
 
+preset_option = click.option(
+    "--preset", metavar="NAME|FILE.toml", help="A network that `tqt-onnx presets` lists: what is known of it need not be typed."
+)
 data_options = together(
-    click.option("--preprocess", type=click.Choice(PRESETS), default="none", show_default=True, help="Preset for images."),
+    click.option(
+        "--preprocess", type=click.Choice(PREPROCESS), default="none", show_default=True, help="How images become inputs."
+    ),
     click.option("--limit", type=click.IntRange(min=1), help="Use at most so many examples."),
     click.option("--seed", type=SEED, help="Draw the examples at random with this seed; without it, in order."),
     click.option("--exclude", type=FILE, help="Leave out what this file names, one to a line (as calibration-set --list)."),
@@ -123,6 +130,44 @@ def widths(
         first_layer=first_layer,
         last_layer=last_layer,
     )
+
+
+def filled_in(name: str | None, **values: Any) -> dict[str, Any]:
+    """Options of the running command; those that were not typed come from the preset, where there is one.
+
+    Args:
+        name: of the preset, or None.
+        **values: options by parameter name, as click gives them, of those that a preset knows (`_KNOWN`).
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if name is None:
+        return values
+    from ..verbs.presets import preset
+
+    context, found = click.get_current_context(), preset(name)
+    typed = {option for option in values if context.get_parameter_source(option) is not ParameterSource.DEFAULT}
+    return {option: value if option in typed else _KNOWN[option](found) for option, value in values.items()}
+
+
+_KNOWN: Final[dict[str, Callable[[Preset], Any]]] = {
+    "inputs": lambda found: ",".join(found.inputs),
+    "outputs": lambda found: ",".join(found.outputs),
+    "input_shape": lambda found: ",".join(map(str, found.input_shape)),
+    "preprocess": lambda found: found.preparation,
+    "label_offset": lambda found: str(found.label_offset),
+    "weight_bits": lambda found: found.bits.weight,
+    "activation_bits": lambda found: found.bits.activation,
+    "layer_bits": lambda found: found.bits.layer,
+    "relu_bits": lambda found: found.bits.relu,
+    "avgpool_bits": lambda found: found.bits.average_pool,
+    "avgpool_reciprocal_bits": lambda found: found.bits.reciprocal,
+    "first_layer": lambda found: found.bits.first_layer,
+    "last_layer": lambda found: found.bits.last_layer,
+    "unsigned_input": lambda found: found.bits.unsigned_input,
+}
+"""Option -> its value in a preset, as it would be typed."""
 
 
 class JsonOutput:

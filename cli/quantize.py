@@ -14,8 +14,10 @@ from .options import (
     JsonOutput,
     check_output,
     data_options,
+    filled_in,
     json_option,
     output_options,
+    preset_option,
     width_options,
     widths,
 )
@@ -24,6 +26,7 @@ from .options import (
 @click.command()
 @click.argument("model", type=FILE)
 @output_options
+@preset_option
 @click.option("--calibration", required=True, type=FILE, help="Images or arrays to calibrate with.")
 @click.option(
     "--method", type=click.Choice(METHODS), default="mse", show_default=True, help="How activation thresholds are decided."
@@ -47,6 +50,7 @@ def quantize(
     model: Path,
     output: Path,
     force: bool,
+    preset: str | None,
     calibration: Path,
     method: str,
     percentile: float,
@@ -67,7 +71,9 @@ def quantize(
 
     check_output(output, model, force=force)
     report = JsonOutput(as_json, model, output, calibration, force=force)
-    chosen = widths(**bits)
+    known = filled_in(preset, preprocess=preprocess, **bits)
+    prepare = known.pop("preprocess")
+    chosen = widths(**known)
     from ..report import progress_bar
     from ..verbs.quantize import quantize as run
     from ..verbs.show import show_quantization
@@ -83,7 +89,7 @@ def quantize(
             parallel=parallel_calibration,
             ignore_ranges=ignore_ranges,
             passes=passes,
-            preprocess=preprocess,
+            preprocess=prepare,
             limit=limit,
             seed=seed,
             exclude=exclude,

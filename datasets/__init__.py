@@ -5,7 +5,7 @@ from .dataset import Dataset, Reader
 from .digits import DigitSplits, demo_digits
 from .geometry import CentralCrop, Geometry, Letterbox, ShorterSide, Shrink
 from .intervals import exact_mcnemar, paired_interval, wilson_interval
-from .preprocess import PREPROCESS, Preset
+from .preprocess import PREPROCESS, Preprocessing
 from .sources import listed_names, open_array, open_dataset
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "Letterbox",
     "ModelAccuracy",
     "PairedDifference",
-    "Preset",
+    "Preprocessing",
     "Reader",
     "ShorterSide",
     "Shrink",

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ir import DataError
-from .preprocess import Preset
+from .preprocess import Preprocessing
 from .rows import RowFile
 
 Array = npt.NDArray[Any]
@@ -42,7 +42,7 @@ class ArrayReader:
     """Rows of an array [N, ...]."""
 
     data: Array | RowFile
-    prepare: Preset
+    prepare: Preprocessing
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,10 +101,10 @@ def check_inputs(array: Array | RowFile, source: str, input_shape: tuple[int | N
         array: [N, ...].
         source: what a message calls it.
         input_shape: expected shape of one row, None where a dimension does not matter, or None.
-        mapped: whether a preset other than `none` is to be applied, which needs pixels.
+        mapped: whether a preprocessing other than `none` is to be applied, which needs pixels.
 
     Raises:
-        DataError: object, text or complex dtype; no rows; another shape; a preset asked for on floating-point data.
+        DataError: object, text or complex dtype; no rows; another shape; one asked for on floating-point data.
     """
     if array.dtype.kind not in "buif":
         raise DataError(f"{source}: numbers are expected. Received: dtype {array.dtype}")
@@ -117,7 +117,7 @@ def check_inputs(array: Array | RowFile, source: str, input_shape: tuple[int | N
         )
     if mapped and array.dtype.kind == "f":  # most likely prepared already: mapping it twice would be silent nonsense
         raise DataError(
-            f"{source}: presets map pixels of an integer type; floating-point arrays are taken as they are, with 'none'. "
+            f"{source}: preprocessing maps pixels of an integer type; floating-point arrays are taken as they are, with 'none'. "
             f"Received: dtype {array.dtype}"
         )
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from ..ir import DataError
-from .preprocess import Preset
+from .preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,14 +37,14 @@ def image_size(file: IO[bytes], name: str) -> tuple[int, int]:
         raise _unreadable(name, error) from None
 
 
-def decode(file: IO[bytes], name: str, shape: tuple[int, int, int], prepare: Preset, *, resize: bool) -> Floats:
+def decode(file: IO[bytes], name: str, shape: tuple[int, int, int], prepare: Preprocessing, *, resize: bool) -> Floats:
     """Pixels [H, W, C] float32 of 0..255 of one image; their values are not mapped yet.
 
     Args:
         file: an open image file.
         name: what an error message calls it.
         shape: (H, W, C) with C 1 (grey) or 3 (RGB).
-        prepare: preset whose geometry an image of another size goes through.
+        prepare: preprocessing whose geometry an image of another size goes through.
         resize: whether it does (else it is an error).
 
     Raises:

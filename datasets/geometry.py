@@ -78,7 +78,7 @@ class ShorterSide:
 class Letterbox:
     """Resized, aspect ratio kept, to fit into the target; what is left over on two sides is filled.
 
-    What darknet does with pictures for its detectors (`letterbox_image`, a grey of 0.5); no preset uses it.
+    What darknet does with pictures for its detectors (`letterbox_image`, a grey of 0.5).
 
     Attributes:
         fill: pixel value of the borders, 0..255.

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..ir import DataError
 from .decode import decode
 from .listing import Listing, read_file
-from .preprocess import Preset
+from .preprocess import Preprocessing
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ class ImageReader:
         shape: (H, W, C) of one example.
         names: name of each image, for messages.
         load: row -> the bytes of the file.
-        prepare: preset for size and values.
+        prepare: preprocessing for size and values.
         resize: whether an image of another size is resized.
     """
 
     shape: tuple[int, int, int]
     names: Sequence[str]
     load: Callable[[int], bytes]
-    prepare: Preset
+    prepare: Preprocessing
     resize: bool
 
     def __len__(self) -> int:

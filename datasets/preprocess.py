@@ -1,6 +1,6 @@
-"""From an image to the numbers a network was trained on: a table of presets.
+"""From an image to the numbers a network was trained on: a table of preprocessings.
 
-A preset is a geometry (how an image gets the network's size, `geometry.py`) and two numbers, x / divide - subtract. An image
+A preprocessing is a geometry (how an image gets the network's size, `geometry.py`) and two numbers, x / divide - subtract. An image
 that already has the network's height and width is taken as it is: it has been prepared. Rows of integer arrays are pixels at
 the network's size, so that only their values are mapped.
 """
@@ -15,26 +15,28 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ir import DataError
-from .geometry import CentralCrop, Geometry, ShorterSide, Shrink
+from .geometry import CentralCrop, Geometry, Letterbox, ShorterSide, Shrink
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Preset:
-    """One way to prepare images. `dataclasses.replace(PREPROCESS["darknet"], geometry=Letterbox())` makes another.
+class Preprocessing:
+    """One way to prepare images. `dataclasses.replace(PREPROCESS["unit"], geometry=ShorterSide(share=1))` makes another.
 
     Attributes:
         help: one line for people.
         geometry: how an image of another size gets the network's.
         divide: what pixels of 0..255 are divided by.
         subtract: what is subtracted then, one number or one for each channel (R, G, B).
+        lenient: floating-point arrays are taken as they are, prepared already, where otherwise they are refused.
     """
 
     help: str
     geometry: Geometry = field(default_factory=Shrink)
     divide: float = 1.0
     subtract: tuple[float, ...] = (0.0,)
+    lenient: bool = False
 
     @property
     def maps(self) -> bool:
@@ -51,36 +53,42 @@ _MEANS: Final = (123.68, 116.78, 103.94)
 
 PREPROCESS: Final = MappingProxyType(
     {
-        "none": Preset("pixels as they are, 0..255"),
-        "unit": Preset("x / 255, in 0..1", divide=255),
-        "signed_unit": Preset("x / 127.5 - 1, in -1..1 (Keras' MobileNet, Inception; aspect ratio kept)", Shrink(), 127.5, (1.0,)),
-        "inception": Preset(
-            "87.5% of each side, resized; x / 127.5 - 1, in -1..1 (slim's Inception and MobileNet)", CentralCrop(), 127.5, (1.0,)
+        "none": Preprocessing("pixels as they are, 0..255"),
+        "unit": Preprocessing("x / 255, in 0..1", divide=255),
+        "signed_unit": Preprocessing(
+            "x / 127.5 - 1, in -1..1 (Keras' MobileNet, Inception; aspect ratio kept)", Shrink(), 127.5, (1.0,)
         ),
-        "vgg": Preset(
+        "inception": Preprocessing(
+            "87.5% of each side, resized; x / 127.5 - 1, in -1..1 (slim's Inception and MobileNet)",
+            CentralCrop(),
+            127.5,
+            (1.0,),
+        ),
+        "vgg": Preprocessing(
             "shorter side to 256 for 224, central crop; RGB minus (123.68, 116.78, 103.94) (slim's VGG and ResNet v1)",
             ShorterSide(),
             subtract=_MEANS,
         ),
-        "resnet_v1p5": Preset(
+        "resnet_v1p5": Preprocessing(
             "as vgg: shorter side to 256 for 224, central crop, RGB minus the means (TensorFlow's official ResNet)",
             ShorterSide(),
             subtract=_MEANS,
         ),
-        "darknet": Preset("87.5% of each side, resized; x / 255, in 0..1 (Darknet19 as a classifier)", CentralCrop(), 255),
+        "darknet": Preprocessing("87.5% of each side, resized; x / 255, in 0..1 (Darknet19 as a classifier)", CentralCrop(), 255),
+        "letterbox": Preprocessing("resized to fit, borders grey; x / 255, in 0..1 (darknet's detectors)", Letterbox(), 255),
     }
 )
-"""Presets by name.
+"""Preprocessings by name.
 
 Where they come from: `inception_preprocessing.py` and `vgg_preprocessing.py` of TensorFlow's slim models (evaluation branch),
 `official/resnet/imagenet_preprocessing.py` of TensorFlow's official models. The latter's evaluation differs from `vgg` in name
 alone. `darknet` is what Graffitist's validation script did, that is, what the published accuracies of Darknet19 belong to;
-darknet itself resizes the shorter side and crops (`ShorterSide(share=1)`), and letterboxes for its detectors (`Letterbox()`).
+darknet itself resizes the shorter side and crops (`ShorterSide(share=1)`) for its classifiers.
 """
 
 
-def preset(chosen: str | Preset, channels: int | None = None) -> Preset:
-    """The preset of that name, or the one given.
+def preprocessing(chosen: str | Preprocessing, channels: int | None = None) -> Preprocessing:
+    """The preprocessing of that name, or the one given.
 
     Raises:
         DataError: there is none, or it does not fit that number of channels.

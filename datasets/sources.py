@@ -21,9 +21,9 @@ from .decode import image_size
 from .examples import list_records, shards
 from .images import ImageReader, list_folder, list_zip
 from .listing import Listing
-from .preprocess import Preset, preset
+from .preprocess import PREPROCESS, Preprocessing, preprocessing
 from .records import HEADER, is_header
-from .rows import streamed
+from .rows import RowFile, streamed
 from .tables import LABEL_FILE, list_csv
 
 Array = npt.NDArray[Any]
@@ -46,7 +46,7 @@ def open_dataset(
     source: str | os.PathLike[str],
     *,
     input_shape: tuple[int | None, ...] | None = None,
-    preprocess: str | Preset = "none",
+    preprocess: str | Preprocessing = "none",
     limit: int | None = None,
     seed: int | None = None,
     labels: LabelSource | None = None,
@@ -69,7 +69,7 @@ def open_dataset(
               files. Labels are those of the records: slim's ImageNet counts from 1.
         input_shape: shape of one example without the batch dimension; None where a dimension is free. Images are
             resized to its H, W and converted to its C channels (1 or 3); without it they must all have one size, and are RGB.
-        preprocess: a name in `PREPROCESS`, or a preset of one's own. Arrays of integers count as pixels; floating-point ones
+        preprocess: a name in `PREPROCESS`, or one of one's own. Arrays of integers count as pixels; floating-point ones
             are not mapped twice.
         limit: at most so many examples.
         seed: draws them, and their order, at random; without it the order is that of the source, where class folders
@@ -85,16 +85,14 @@ def open_dataset(
     """
     path = Path(source)
     channels = input_shape[-1] if input_shape else None
-    prepare = preset(preprocess, channels)
+    prepare = preprocessing(preprocess, channels)
     kind = kind_of(path)
     reader: ArrayReader | ImageReader
     integers: Labels | None
     if kind in ARRAYS:
         mapped, found = ARRAYS[kind](path)
         inputs = streamed(mapped)
-        check_inputs(inputs, str(path), input_shape, mapped=prepare.maps)
-        preset(preprocess, inputs.shape[-1])
-        reader = ArrayReader(inputs, prepare)
+        reader = _rows(inputs, str(path), input_shape, preprocess)
         integers = None if found is None else check_labels(found, str(path), len(inputs))
     else:
         listing = IMAGES[kind](path)
@@ -115,7 +113,7 @@ def open_array(
     array: Array,
     *,
     input_shape: tuple[int | None, ...] | None = None,
-    preprocess: str | Preset = "none",
+    preprocess: str | Preprocessing = "none",
     labels: LabelSource | None = None,
 ) -> Dataset:
     """The rows of an array in memory as a dataset.
@@ -123,16 +121,26 @@ def open_array(
     Args:
         array: [N, ...] numbers; it is not copied.
         input_shape: expected shape of one row, None where a dimension is free.
-        preprocess: a name in `PREPROCESS`, or a preset of one's own, for arrays of integers.
+        preprocess: a name in `PREPROCESS`, or one of one's own, for arrays of integers.
         labels: integers [N] or a `.npy` of them.
 
     Raises:
         DataError: of the wrong shape, dtype or size.
     """
-    check_inputs(array, "array", input_shape, mapped=preset(preprocess).maps)
-    reader = ArrayReader(array, preset(preprocess, array.shape[-1]))
+    reader = _rows(array, "array", input_shape, preprocess)
     integers = None if labels is None else _given_labels(labels, len(reader))
     return Dataset(reader, np.arange(len(reader), dtype=np.int64), integers, "array")
+
+
+def _rows(
+    array: Array | RowFile, source: str, input_shape: tuple[int | None, ...] | None, preprocess: str | Preprocessing
+) -> ArrayReader:
+    """The rows of an array that is fit to be a set of inputs."""
+    prepare = preprocessing(preprocess)
+    if prepare.lenient and array.dtype.kind == "f":
+        prepare = PREPROCESS["none"]
+    check_inputs(array, source, input_shape, mapped=prepare.maps)
+    return ArrayReader(array, preprocessing(prepare, array.shape[-1]))
 
 
 def kind_of(path: Path) -> str:

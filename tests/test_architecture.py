@@ -218,7 +218,7 @@ def test_choices_of_the_command_line_are_those_of_the_tables() -> None:
 
     assert sorted(calibrate.METHODS) == sorted(options.METHODS)
     assert sorted(calibrate.WEIGHT_METHODS) == sorted(options.WEIGHT_METHODS)
-    assert sorted(datasets.PREPROCESS) == sorted(options.PRESETS)
+    assert sorted(datasets.PREPROCESS) == sorted(options.PREPROCESS)
 
 
 def test_every_public_name_resolves() -> None:

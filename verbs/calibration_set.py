@@ -17,7 +17,7 @@ from .sources import Progress, open_model
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..datasets import Dataset, Preset
+    from ..datasets import Dataset, Preprocessing
 
 SCHEMA: Final = "tqt_onnx.calibration-set/1"
 
@@ -72,7 +72,7 @@ def calibration_set(
     input_shape: Sequence[int] | None = None,
     model: onnx_ir.Model | str | os.PathLike[str] | None = None,
     count: int = 50,
-    preprocess: str | Preset = "none",
+    preprocess: str | Preprocessing = "none",
     seed: int = 0,
     exclude: str | os.PathLike[str] | Sequence[str] | None = None,
     list_file: str | os.PathLike[str] | None = None,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .demo import DemoResult
     from .inspection import Inspection
     from .passes import PassTable
+    from .presets import PresetTable
     from .quantize import Quantization
 
 
@@ -68,6 +69,27 @@ def show_passes(result: PassTable) -> None:
         console.print(f"{name}: {', '.join(items)}")
     for name, meaning in result.aliases.items():
         console.print(f"{name} (Graffitist): {meaning}")
+
+
+def show_presets(result: PresetTable) -> None:
+    """One line for each network, and what Graffitist reports of its accuracy."""
+    console = make_console()
+    rows = [
+        (
+            one.name,
+            one.summary,
+            "x".join(map(str, one.input_shape)),
+            one.preprocess,
+            *(_percent(one.published_top1.get(kind)) for kind in ("float", "int8_static", "int8_retrained", "int4_retrained")),
+        )
+        for one in result.presets
+    ]
+    columns = ("preset", "network", "input", "preprocess", "float", "int8 static", "int8 retrained", "int4 retrained")
+    console.print(table("Presets, with the top-1 in percent that Graffitist reports", columns, rows))
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1f}"
 
 
 def show_calibration_set(result: CalibrationSet) -> None:

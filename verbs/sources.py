@@ -17,7 +17,7 @@ from ..ir import DataError, fed_inputs, load, name_of, static_shape
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..datasets import Dataset, Preset
+    from ..datasets import Dataset, Preprocessing
 
 Feeds = dict[str, npt.NDArray[Any]]
 Labels = npt.NDArray[np.int64] | None
@@ -53,7 +53,7 @@ class Feeder:
         model: onnx_ir.Model,
         data: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
         *,
-        preprocess: str | Preset = "none",
+        preprocess: str | Preprocessing = "none",
         limit: int | None = None,
         seed: int | None = None,
         exclude: str | os.PathLike[str] | Sequence[str] | None = None,
@@ -112,7 +112,7 @@ class Feeder:
             raise DataError(f"the arrays of the inputs must have one length. Received: {lengths}")
         return opened
 
-    def _open(self, data: Any, preprocess: str | Preset, limit: int | None, seed: int | None, exclude: Any) -> Dataset:
+    def _open(self, data: Any, preprocess: str | Preprocessing, limit: int | None, seed: int | None, exclude: Any) -> Dataset:
         from ..datasets import Dataset, open_array, open_dataset
 
         if len(self.inputs) != 1:

@@ -55,7 +55,7 @@ def test_presets_map_integer_arrays_only(tmp_path: Path) -> None:
     pixels = save(tmp_path / "u.npy", np.array([[0, 51, 255]], np.uint8))
     assert open_dataset(pixels, preprocess="unit").array().tolist() == [[0.0, np.float32(0.2), 1.0]]
     assert open_dataset(pixels, preprocess="inception").array().tolist() == [[-1.0, np.float32(51) / np.float32(127.5) - 1, 1.0]]
-    with pytest.raises(DataError, match="presets map pixels of an integer type"):
+    with pytest.raises(DataError, match="preprocessing maps pixels of an integer type"):
         open_dataset(save(tmp_path / "f.npy", np.ones((1, 3), np.float32)), preprocess="unit")
     with pytest.raises(DataError, match="inputs of 3 channels"):
         open_dataset(save(tmp_path / "g.npy", np.ones((1, 2, 2, 1), np.uint8)), preprocess="vgg")
@@ -214,7 +214,7 @@ def test_missing_and_unknown_sources(tmp_path: Path) -> None:
         open_dataset(tmp_path / "x.txt")
     with pytest.raises(
         DataError,
-        match=r"must be one of none, unit, signed_unit, inception, vgg, resnet_v1p5, darknet\. Received: 'vvg'",
+        match=r"must be one of none, unit, signed_unit, inception, vgg, resnet_v1p5, darknet, letterbox\. Received: 'vvg'",
     ):
         open_dataset(tmp_path, preprocess="vvg")
 

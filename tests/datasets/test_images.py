@@ -106,6 +106,7 @@ def test_values_of_the_presets(tmp_path: Path) -> None:
         "vgg": (rgb - means).tolist(),
         "resnet_v1p5": (rgb - means).tolist(),
         "darknet": (rgb / np.float32(255)).tolist(),
+        "letterbox": (rgb / np.float32(255)).tolist(),
     }
 
 
