@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ir import COMPUTE, Quantizer, QuantizerGraph
+from ..ir import COMPUTE, Quantizer, QuantizerGraph, channel_totals
 from ..kernels.fixed_point import quantize
 from .carry import carried_from
 from .program import Program, Step
@@ -76,11 +76,10 @@ def _bound(
     if data not in ranges:
         return EXACT + 1
     integers = _integers(weights[weight], quantizers[weight])
-    axes = tuple(range(1, integers.ndim)) if step.op == "Conv" else (0,)
-    positive = np.maximum(integers, 0).sum(axes)
-    negative = np.maximum(-integers, 0).sum(axes)
     low, high = ranges[data]
-    bound = np.maximum(high * positive - low * negative, high * negative - low * positive)
+    positive, negative = np.maximum(integers, 0), np.maximum(-integers, 0)
+    up, down = high * positive - low * negative, high * negative - low * positive
+    bound = np.maximum(*(channel_totals(step.op, step.attributes, part) for part in (up, down)))
     bias = step.input(2) if step.given(2) else ""
     if bias in quantizers and bias in weights:
         bound = bound + np.abs(_integers(weights[bias], quantizers[bias]))

@@ -155,16 +155,21 @@ def _weight(name: str, value: onnx_ir.Value) -> Weight:
     shape = static_shape(value)
     assert shape is not None
     dims = tuple(int(dim or 0) for dim in shape)
-    readers = {
-        attribute(node, "group", 1) if node.op_type == "Conv" and index == 1 and len(dims) == 4 else None
-        for node, index in value.uses()
-    }
-    groups = readers.pop() if len(readers) == 1 else None
-    form: Form = "plain" if groups is None else "conv" if groups == 1 else "depthwise"
-    if form == "depthwise" and dims[1] != 1:
-        form = "plain"
+    forms = {_form(node, index, dims) for node, index in value.uses()}
+    form, groups = forms.pop() if len(forms) == 1 else ("plain", 1)
     trainable = not any(_is_fixed(node, index) for node, index in value.uses())
-    return Weight(name, dims, form, groups or 1, trainable)
+    return Weight(name, dims, form, groups, trainable)
+
+
+def _form(node: onnx_ir.Node, index: int, shape: tuple[int, ...]) -> tuple[Form, int]:
+    """What one reader would have a weight stored as, and the groups that a depthwise kernel is divided into.
+
+    `[in, out, H, W]` of a transposed convolution becomes TensorFlow's `[H, W, out, in]` by the same move as a kernel's HWIO.
+    """
+    if node.op_type not in ("Conv", "ConvTranspose") or index != 1 or len(shape) != 4:
+        return "plain", 1
+    groups = attribute(node, "group", 1)
+    return ("depthwise", groups) if node.op_type == "Conv" and groups > 1 and shape[1] == 1 else ("conv", 1)
 
 
 def _is_fixed(node: onnx_ir.Node, index: int) -> bool:

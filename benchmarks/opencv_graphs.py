@@ -92,6 +92,13 @@ def examine(folder: Path, name: str, with_shape: bool = False) -> Outcome:
     return Outcome(name, layout is not None, shape, best, reason)
 
 
+def example(folder: Path, name: str) -> Array | None:
+    """The graph's input [N, ...] in the layout in which TensorFlow reproduces the output, float32; None where it does not."""
+    source, expected = np.load(folder / f"{name}_in.npy"), np.load(folder / f"{name}_out.npy")
+    layout = _layout_of_tensorflow(folder / f"{name}_net.pb", source, expected)
+    return None if layout is None else dict(_layouts(source))[layout].astype(np.float32)
+
+
 def _layout_of_tensorflow(path: Path, source: Array, expected: Array) -> str | None:
     """In which layout TensorFlow reproduces the output from the file as it is, or None where it does not."""
     import tensorflow as tf

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ..ir import DataError, ModelError
-from .nodes import node_of, tensor_shape
+from .large_constants import aligned, fed_from_outside
+from .nodes import array_of, node_of, tensor_name, tensor_shape
 from .quiet import quiet
 
 logger = logging.getLogger(__name__)
@@ -160,8 +161,9 @@ class FrozenGraph:
             return self._run(self._session, feeds)
         return {name: _joined([part[name] for part in parts], self.rows) for name in self.output_tensors}
 
-    def _run(self, session: Any, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        values = {self.input_tensors[name]: array for name, array in feeds.items()}
+    def _run(self, prepared: _Prepared, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        session, weights = prepared
+        values = {**weights, **{self.input_tensors[name]: array for name, array in feeds.items()}}
         try:
             with quiet():
                 results = session.run(dict(self.output_tensors), feed_dict=values)
@@ -180,11 +182,11 @@ class FrozenGraph:
                 raise DataError(f"{self.name}: input {name!r} has shape {shape}. Received: {array.shape}")
 
     @cached_property
-    def _session(self) -> Any:
+    def _session(self) -> _Prepared:
         return _session(self.graph_def)
 
     @cached_property
-    def _session_as_written(self) -> Any:
+    def _session_as_written(self) -> _Prepared:
         graph_def = tf.compat.v1.GraphDef(versions=self.graph_def.versions, library=self.graph_def.library)
         graph_def.node.extend(self.written.get(node.name, node) for node in self.graph_def.node)
         return _session(graph_def)
@@ -198,15 +200,22 @@ def _is_missing_kernel(error: Exception) -> bool:
     return isinstance(error, tf.errors.UnimplementedError) or "OpKernel" in str(error)
 
 
-def _session(graph_def: GraphDef) -> Any:
+_Prepared = tuple[Any, dict[str, npt.NDArray[Any]]]
+"""A session, and the large constants that it is fed with beside the inputs."""
+
+
+def _session(graph_def: GraphDef) -> _Prepared:
+    """TensorFlow keeps several copies of what it imports: large constants are fed, which takes none."""
+    outline, large = fed_from_outside(graph_def)
     graph = tf.Graph()
     with graph.as_default():
-        tf.import_graph_def(graph_def, name="")
+        tf.import_graph_def(outline, name="")
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     config.graph_options.optimizer_options.opt_level = tf.compat.v1.OptimizerOptions.L0
     with quiet():
-        return tf.compat.v1.Session(graph=graph, config=config)
+        session = tf.compat.v1.Session(graph=graph, config=config)
+    return session, {tensor_name(name): aligned(array_of(node)) for name, node in large.items()}
 
 
 def _joined(parts: Sequence[npt.NDArray[Any]], rows: int) -> npt.NDArray[Any]:

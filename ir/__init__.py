@@ -2,6 +2,7 @@
 
 from .build import add_initializer, add_node, forget_names, own_tensor, rename, replace_value, scalar, unique_name
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
+from .functions import FunctionRegion, FunctionStep, function_regions
 from .graph import (
     COMPUTE,
     LAYER_KEY,
@@ -19,6 +20,7 @@ from .graph import (
     static_shape,
 )
 from .opset import IR_VERSION, OPSET
+from .partial_sums import channel_totals
 from .quantizers import MAX_EXPONENT, MIN_EXPONENT, Contract, Quantizer, QuantizerGraph, Role, integer_name
 from .store import (
     CONTRACT_KEY,
@@ -48,6 +50,8 @@ __all__ = [
     "VERSION_KEY",
     "Contract",
     "DataError",
+    "FunctionRegion",
+    "FunctionStep",
     "ModelError",
     "Quantizer",
     "QuantizerGraph",
@@ -59,12 +63,14 @@ __all__ = [
     "add_node",
     "atomic_path",
     "attribute",
+    "channel_totals",
     "check_writable",
     "compute_nodes",
     "constant",
     "consumers",
     "fed_inputs",
     "forget_names",
+    "function_regions",
     "integer_name",
     "is_forked",
     "load",

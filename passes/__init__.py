@@ -4,6 +4,7 @@ from .annotate import BitWidths, annotate
 from .base import Pass, run_passes
 from .bias_room import weight_floors
 from .fix_input_shape import FixInputShape
+from .functions import Function, functions
 from .infer_shapes import InferShapes
 from .insert_qdq import insert_qdq
 from .islands import Island, islands
@@ -24,12 +25,14 @@ __all__ = [
     "RECIPES",
     "BitWidths",
     "FixInputShape",
+    "Function",
     "InferShapes",
     "Island",
     "Pass",
     "RemoveTrainingNodes",
     "annotate",
     "describe",
+    "functions",
     "insert_qdq",
     "islands",
     "lower",

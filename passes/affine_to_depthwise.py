@@ -15,6 +15,8 @@ term *alone* stays an Add.
 Vectors, and sequences [n,C,L], between two Reshapes (Unsqueeze and Squeeze). Zero padding in front goes into the new Conv:
 the border is the batch norm of zero, which is the bias.
 
+Left to functions (L12): scalar factors inside or behind a curve, as in `x * Sigmoid(1.7 * x)`.
+
 Refused: tensors without a fixed channel dimension in axis 1, constants that are not per channel, what stands behind a Softmax
 (it stays float, L8). Only float32; the layout must have been settled before (pass `sink-transposes`).
 """
@@ -29,7 +31,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import add_initializer, add_node, name_of, only_consumer, static_shape
+from ..ir import add_initializer, add_node, function_regions, name_of, only_consumer, static_shape
 from .affine_chain import Chain, Step, chain_from, data_position, place_behind, small_step
 from .flow import TAIL_OPS
 from .fold_batch_norm import batch_norm_step, fold_batch_norms
@@ -58,7 +60,7 @@ class AffineToDepthwise:
         """
         modified = False
         tail: set[onnx_ir.Value] = set()
-        terms: set[onnx_ir.Node] = set()
+        terms: set[onnx_ir.Node] = {node for region in function_regions(model.graph) for node in region.nodes}
         for node in list(model.graph):
             if node.graph is not model.graph:
                 continue
@@ -85,7 +87,7 @@ def _rewrite(
     terms: set[onnx_ir.Node],
     batch_norms: bool = False,
 ) -> bool:
-    """`terms` takes in the chains of nothing but terms: none of their nodes needs to be asked again."""
+    """`terms` takes in the chains of nothing but terms: none of their nodes needs to be asked again, nor those of functions."""
     source = node.inputs[data_position(node)]
     shape = None if source is None else static_shape(source)
     if source is None or source.dtype != onnx_ir.DataType.FLOAT or shape is None or len(shape) not in (2, 3, 4) or shape[1] is None:

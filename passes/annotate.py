@@ -25,7 +25,7 @@ from ..ir import (
     constant,
     name_of,
 )
-from .flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, analyse, role_of, upper_limit
+from .flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, analyse, is_rectifier, role_of, upper_limit
 
 ALPHA_BITS = 10
 """Slopes of leaky relus: in `[-2^9, 2^9)`, so that the product with 16 bits stays within 2^24, exact in float32 (L3, X1)."""
@@ -113,6 +113,10 @@ class _Annotator:
                     self._slope(node)
                 case "add" | "concat":
                     self._share(node)
+                case "function" if node.outputs[0] in self.flow.functions:
+                    self._need(self.flow.functions[node.outputs[0]].source)  # L12
+                case "carry" if is_rectifier(node):
+                    self._need(self._input(node))
                 case "rectify":
                     if self._input(node) in self.flow.integers and not self.flow.is_sum(self._input(node)):
                         self._need(self._input(node))
@@ -172,14 +176,17 @@ class _Annotator:
         """Every sum, rectified or not, ends in a quantizer (L1, L2, L10)."""
         kind = self.flow.kind[node]
         value = node.outputs[0]
+        if value in self.flow.functions:
+            signed = self.flow.signed[value]
+            self._quantize(value, "activation", self.bits.activation if signed else self.bits.relu, signed=signed)  # L12
         if kind not in ("compute", "bias", "own", "add", "rectify", "leaky") or value in self.found or self.flow.is_sum(value):
             return
         role = role_of(node)
         if role == INPUT_ROLE:
             return  # on demand: an input that only feeds float operators stays as it is
+        if role == RESCALE_ROLE and self._input(node) in self.flow.integers:
+            self._need(self._input(node))  # an input has one 8-bit form, whoever reads it (L8)
         if value in self.flow.wide:
-            if role == RESCALE_ROLE and self._input(node) in self.flow.integers:
-                self._need(self._input(node))  # an input stays 8 bits wide (L8)
             self._quantize(value, "rescale" if role == RESCALE_ROLE else "activation", WIDE_BITS, signed=True)
         elif kind in ("rectify", "leaky"):
             signed = self.flow.signed[value]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir
 
-from ..ir import Quantizer, QuantizerGraph, constant
+from ..ir import Quantizer, QuantizerGraph, attribute, channel_totals, constant
 from ..kernels import fixed_point
 
 _ROOM = float(1 << 31)
@@ -45,13 +45,14 @@ def _coarser(node: onnx_ir.Node, data: Quantizer, weights: Quantizer, bias: Quan
     """By how many powers of two the weights' scale must grow."""
     array, added = constant(node.inputs[1]), constant(node.inputs[2])
     assert array is not None and added is not None
-    channels = array.reshape(array.shape[0], -1) if node.op_type == "Conv" else array.T
+    attributes = {name: attribute(node, name, None) for name in node.attributes}
     largest = max(abs(data.lower), abs(data.upper))
     steps = 0
     while True:
         exponent = weights.decided_exponent + steps
-        integers = np.abs(fixed_point.quantize(channels, exponent, weights.bits, True)).sum(axis=1).astype(np.float64)
-        sums = integers * largest + np.ldexp(np.abs(added.astype(np.float64)), -(bias.decided_exponent + steps))
+        integers = np.abs(fixed_point.quantize(array, exponent, weights.bits, True)).astype(np.float64)
+        totals = channel_totals(node.op_type, attributes, integers)
+        sums = totals * largest + np.ldexp(np.abs(added.astype(np.float64)), -(bias.decided_exponent + steps))
         if float(sums.max(initial=0.0)) < _ROOM:
             return steps
         steps += 1

@@ -12,9 +12,10 @@ from typing import Literal
 
 import onnx_ir
 
-from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, attribute, constant, only_consumer
+from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, FunctionRegion, attribute, constant, consumers, function_regions, only_consumer
+from .function_signs import may_be_negative
 
-Kind = Literal["compute", "bias", "own", "add", "concat", "rectify", "slope", "leaky", "carry", "float", "island", "tail"]
+Kind = Literal["compute", "bias", "own", "add", "concat", "rectify", "slope", "leaky", "function", "carry", "float", "island", "tail"]
 
 TAIL_OPS = frozenset({"Softmax", "LogSoftmax"})
 """Softmax and everything behind it stays float (L8)."""
@@ -93,6 +94,7 @@ class Flow:
         integers: values that are, or will be, on a fixed-point grid (or a sum about to be rounded onto one).
         origin: the value that sets the scale of a value: itself, or what pass-through operators lead back to.
         wide: values that a lowered leaky relu computes with, rounded to 16 bits instead of 8 (L3).
+        functions: what leaves a function of one tensor -> its part of the graph (L12).
     """
 
     kind: dict[onnx_ir.Node, Kind] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class Flow:
     integers: set[onnx_ir.Value] = field(default_factory=set)
     origin: dict[onnx_ir.Value, onnx_ir.Value] = field(default_factory=dict)
     wide: set[onnx_ir.Value] = field(default_factory=set)
+    functions: dict[onnx_ir.Value, FunctionRegion] = field(default_factory=dict)
 
     def is_unrounded(self, value: onnx_ir.Value) -> bool:
         """Whether the value is computed, not moved: what comes next may read it before it is rounded."""
@@ -117,11 +120,34 @@ class Flow:
 def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
     """Classifies the nodes of a topologically sorted float graph in one walk.
 
+    A function that only float islands read stays one itself, which is known behind it: then the graph is walked again.
+
     Args:
         graph: an optimized or lowered float graph.
         unsigned_input: the user states that the network's inputs are never negative.
     """
+    regions = function_regions(graph)
+    flow = _walk(graph, regions, unsigned_input)
+    while lost := {region for region in flow.functions.values() if not _leads_on(region.exit, flow)}:
+        regions = [region for region in regions if region not in lost]
+        flow = _walk(graph, regions, unsigned_input)
+    return flow
+
+
+def _leads_on(value: onnx_ir.Value, flow: Flow) -> bool:
+    """Whether anything but float islands reads a value: the outside, a layer, a shared scale, the float tail."""
+    pending = [value]
+    for moved in pending:
+        for node in consumers(moved):
+            if flow.kind[node] not in ("carry", "float", "island"):
+                return True
+            pending.extend(node.outputs if flow.kind[node] != "island" else ())
+    return any(moved.is_graph_output() for moved in pending)
+
+
+def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], unsigned_input: bool) -> Flow:
     flow = Flow()
+    region_of = {node: region for region in regions for node in region.nodes}
     for value in graph.inputs:
         flow.integers.add(value)
         flow.signed[value] = not unsigned_input
@@ -129,8 +155,11 @@ def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
     behind_tail: set[onnx_ir.Value] = set()
     for node in graph:
         data = [value for value in node.inputs if value is not None and constant(value) is None]
-        kind = _classify(node, data, flow, behind_tail)
+        region = region_of.get(node)
+        kind = _classify(node, data, flow, behind_tail, region)
         flow.kind[node] = kind
+        if kind == "function" and region is not None and node is region.nodes[-1]:
+            flow.functions[node.outputs[0]] = region
         signed = _may_be_negative(node, kind, data, flow)
         if kind == "slope":
             flow.wide.update((data[0], node.outputs[0]))
@@ -139,14 +168,22 @@ def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
             flow.origin[value] = flow.origin.get(data[0], data[0]) if kind in ("carry", "float") and data else value
             if kind == "tail":
                 behind_tail.add(value)
-            elif kind not in ("float", "island"):
+            elif kind not in ("float", "island", "function") or value in flow.functions:
                 flow.integers.add(value)
     return flow
 
 
-def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_tail: set[onnx_ir.Value]) -> Kind:
+def _classify(
+    node: onnx_ir.Node,
+    data: list[onnx_ir.Value],
+    flow: Flow,
+    behind_tail: set[onnx_ir.Value],
+    region: FunctionRegion | None,
+) -> Kind:
     if node.op_type in TAIL_OPS or any(value in behind_tail for value in data):
         return "tail"
+    if region is not None:
+        return "function"
     if node.domain != "" or not data:
         return "island"
     role = role_of(node)
@@ -161,10 +198,8 @@ def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_
         return "add"
     if node.op_type == "Concat" and any(integer_inputs):
         return "concat"
-    if node.op_type == "Relu" and integer_inputs[0] and not flow.signed[data[0]]:
-        return "carry"  # of what cannot be negative
     if is_rectifier(node):
-        return "rectify"
+        return "carry" if integer_inputs[0] and _keeps_the_grid(node, data[0], flow) else "rectify"
     if is_slope(node):
         return "slope"
     if leaky_slope(node) is not None:
@@ -174,10 +209,23 @@ def _classify(node: onnx_ir.Node, data: list[onnx_ir.Value], flow: Flow, behind_
     return "island"
 
 
+def _keeps_the_grid(node: onnx_ir.Node, value: onnx_ir.Value, flow: Flow) -> bool:
+    """Whether a rectifier reads what is rounded already and leaves its sign as it is: its bounds go on that grid (L7).
+
+    A quantizer of its own would have the type of the one in front, and onnxruntime merges the two (O5).
+    """
+    if node.op_type == "Relu":
+        return not flow.signed[value]
+    if flow.is_unrounded(value) and only_consumer(value) is node:
+        return False  # L2
+    high = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    return not is_unsigned_rectifier(node) if flow.signed[value] else high is None or float(high.item()) >= 0.0
+
+
 def is_flat(node: onnx_ir.Node) -> bool:
     """Whether a compute node is no convolution of volumes or sequences: those have no fixed-point form here."""
     weight = constant(node.inputs[1])
-    return node.op_type != "Conv" or weight is None or weight.ndim == 4
+    return node.op_type not in ("Conv", "ConvTranspose") or weight is None or weight.ndim == 4
 
 
 def _moves_exactly(node: onnx_ir.Node) -> bool:
@@ -203,6 +251,9 @@ def _may_be_negative(node: onnx_ir.Node, kind: Kind, data: list[onnx_ir.Value], 
         return slope is None or (slope > 0 and flow.signed.get(data[0], True))
     if node.op_type in NON_NEGATIVE_OPS:
         return False
+    if node.outputs[0] in flow.functions:
+        region = flow.functions[node.outputs[0]]
+        return may_be_negative(region, signed=flow.signed.get(region.source, True))
     if kind == "compute":
         return role_of(node) != RECIPROCAL_ROLE or flow.signed.get(data[0], True)
     if kind in ("carry", "float", "own", "add", "concat") or node.op_type == "AveragePool":

@@ -1,14 +1,20 @@
-"""A relu moves in front of what only moves or selects elements.
+"""A relu of any kind moves in front of what only moves or selects elements.
 
     c = Conv(x)                     c = Conv(x)
     p = MaxPool(c)         =>       p = Relu(c)
     y = Relu(p)                     y = MaxPool(p)
 
-Exact, since `max` commutes with every monotone function and moving with every function. The relu then follows the sum with
-no quantizer in between (L2), and a relu6 behind a pooled relu becomes one relu6 (`merge-clips`) where two quantizers of one
-type would follow each other (O5).
+    c = Conv(x)                     c = Conv(x)
+    a, b = Slice(c), Slice(c)       r = Relu(c)
+    y, z = Relu(a), Relu(b)  =>     y, z = Slice(r), Slice(r)
 
-Refused: a moved value that others read too; Transpose and Pad, which belong to the layout and to the convolution behind them.
+Exact, since `max` commutes with every monotone function, moving with every function, and zero padding with every function
+that leaves zero alone. The relu then follows the sum with no quantizer in between (L2), and a relu6 behind a pooled relu
+becomes one relu6 (`merge-clips`) where two quantizers of one type would follow each other (O5). Relus of one value that are
+equal become one.
+
+Refused: a moved value that others read too; the Transpose of a graph input, which is the network's layout; leaky relus of a
+negative slope, which are not monotone, in front of MaxPool.
 """
 
 from __future__ import annotations
@@ -19,29 +25,64 @@ from typing import ClassVar
 
 import onnx_ir
 
-from ..ir import only_consumer
-from .flow import is_rectifier
+from ..ir import attribute, constant, consumers, only_consumer
+from .flow import is_rectifier, leaky_slope
+from .fold_pad import fill_of
 from .hoisting import hoist
-from .rewriting import is_op, refuse
+from .resizes import repeats_whole
+from .rewriting import drop, is_op, refuse
 
 logger = logging.getLogger(__name__)
 
-_MOVERS = ("MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_MOVERS = (
+    *("MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Transpose", "Pad", "Tile", "Resize"),
+    *("SpaceToDepth", "DepthToSpace"),
+)
 
 
 @dataclass(frozen=True)
 class HoistRectifiers:
-    """Moves Relu and Clip(0, c) in front of MaxPool and reshapes."""
+    """Moves Relu, Clip with constant bounds and LeakyRelu in front of MaxPool and of what moves elements."""
 
     name: ClassVar[str] = "hoist-rectifiers"
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
-        return any([_hoist(model.graph, node) for node in list(model.graph) if _is_first(node)])  # noqa: C419 - each has its turn
+        modified = False
+        for node in list(model.graph):
+            if node.graph is model.graph and _is_first(node):
+                modified |= _hoist(model.graph, node)
+        return _merge_twins(model.graph) or modified
 
 
 def _moves(node: onnx_ir.Node | None) -> bool:
-    return node is not None and is_op(node, *_MOVERS) and len(node.outputs) == 1
+    if node is None or not is_op(node, *_MOVERS) or len(node.outputs) != 1:
+        return False
+    match node.op_type:
+        case "Transpose":
+            return node.inputs[0] is not None and not node.inputs[0].is_graph_input()
+        case "Gather":
+            return constant(node.inputs[1]) is not None and constant(node.inputs[0]) is None
+        case "Resize":
+            return repeats_whole(node)
+        case "Pad":
+            return attribute(node, "mode", "constant") != "constant" or fill_of(node) == 0
+    return True
+
+
+def _rectifies(node: onnx_ir.Node | None) -> bool:
+    return node is not None and (is_rectifier(node) or (is_op(node, "LeakyRelu") and leaky_slope(node) is not None))
+
+
+def _commutes(rectifier: onnx_ir.Node, mover: onnx_ir.Node) -> bool:
+    """Whether it is the same which of the two comes first."""
+    if is_op(mover, "MaxPool"):
+        slope = leaky_slope(rectifier)
+        return slope is None or slope >= 0
+    if is_op(mover, "Pad") and attribute(mover, "mode", "constant") == "constant" and is_op(rectifier, "Clip"):
+        low, high = ((constant(rectifier.inputs[index]) if len(rectifier.inputs) > index else None) for index in (1, 2))
+        return (low is None or float(low.item()) <= 0.0) and (high is None or float(high.item()) >= 0.0)
+    return True
 
 
 def _is_first(node: onnx_ir.Node) -> bool:
@@ -50,7 +91,7 @@ def _is_first(node: onnx_ir.Node) -> bool:
         return False
     source = node.inputs[0]
     before = None if source is None else source.producer()
-    while source is not None and is_rectifier(before) and before is not None and only_consumer(source) is not None:
+    while source is not None and _rectifies(before) and before is not None and only_consumer(source) is not None:
         source = before.inputs[0]
         before = None if source is None else source.producer()
     return not (_moves(before) and source is not None and only_consumer(source) is not None)
@@ -60,8 +101,10 @@ def _hoist(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
     """Moves every rectifier of the chain that begins with this mover in front of it."""
     chain: list[tuple[onnx_ir.Node, bool, int]] = []
     node: onnx_ir.Node | None = first
-    while node is not None and (_moves(node) or is_rectifier(node)) and (not chain or node.inputs[0] is chain[-1][0].outputs[0]):
-        chain.append((node, is_rectifier(node), 0))
+    while node is not None and (_moves(node) or _rectifies(node)) and (not chain or node.inputs[0] is chain[-1][0].outputs[0]):
+        if _rectifies(node) and not all(up or _commutes(node, mover) for mover, up, _ in chain):
+            break
+        chain.append((node, _rectifies(node), 0))
         node = only_consumer(node.outputs[0])
     while chain and not chain[-1][1]:
         chain.pop()
@@ -71,3 +114,31 @@ def _hoist(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
     assert source is not None
     hoist(graph, source, chain)
     return True
+
+
+def _merge_twins(graph: onnx_ir.Graph) -> bool:
+    """Equal rectifiers of one value are one, so that a value whose parts are all rectified is a sum with one reader (L2)."""
+    modified = False
+    seen: set[onnx_ir.Node] = set()
+    for node in list(graph):
+        if node.graph is not graph or not _rectifies(node) or node.inputs[0] is None:
+            continue
+        seen.add(node)
+        for twin in consumers(node.inputs[0]):  # those not seen come later, so what reads them may read `node`
+            if twin not in seen and twin.graph is graph and not twin.outputs[0].is_graph_output() and _are_equal(node, twin):
+                twin.outputs[0].replace_all_uses_with(node.outputs[0])
+                drop(twin)
+                modified = True
+    return modified
+
+
+def _are_equal(node: onnx_ir.Node, twin: onnx_ir.Node) -> bool:
+    if not _rectifies(twin) or node.op_type != twin.op_type or len(node.inputs) != len(twin.inputs):
+        return False
+    if leaky_slope(node) != leaky_slope(twin):
+        return False
+    bounds = zip(node.inputs[1:], twin.inputs[1:], strict=True)
+    return all(
+        (one is None and other is None) or (one is not None and other is not None and bool((constant(one) == constant(other)).all()))
+        for one, other in bounds
+    )

@@ -123,6 +123,7 @@ class _Inserter:
         elif self.flow.kind[node] in ("carry", "float", "concat", "own"):  # float: it moves what an island computed
             carrier = next((self.carried[value] for value in node.inputs if value in self.carried), None)
             if carrier is not None and node.op_type != "Identity":
+                _refuse_dropped_clip(node, carrier)
                 self._pair(node.outputs[0], carrier, None)
             elif carrier is not None:
                 self.carried[node.outputs[0]] = carrier
@@ -185,11 +186,8 @@ class _Inserter:
         source = node.inputs[0]
         assert source is not None
         on_integers = quantizer.limit is not None and is_rectifier(node) and source not in self.carried
-        if node.op_type == "Clip" and not on_integers and quantizer.decided_exponent < _FINEST_BEHIND_CLIP:
-            raise UnsupportedError(
-                f"{node.outputs[0].name!r}: scale 2^{quantizer.decided_exponent} is below 2^{_FINEST_BEHIND_CLIP}, where "
-                "onnxruntime drops a float Clip in front of it: it compares the bounds with an absolute tolerance (X4)"
-            )
+        if not on_integers:
+            _refuse_dropped_clip(node, quantizer)
         bounds = (quantizer.lower, quantizer.upper)
         whole_type = integer_type_bounds(quantizer.bits, quantizer.signed)
         self._pair(value, quantizer, None if bounds == whole_type else bounds, reads=source if on_integers else None)
@@ -230,3 +228,11 @@ class _Inserter:
                     self.graph.outputs[index] = output
         self.carried[output] = quantizer
         self.flow.integers.add(output)
+
+
+def _refuse_dropped_clip(node: onnx_ir.Node, quantizer: Quantizer) -> None:
+    if node.op_type == "Clip" and quantizer.decided_exponent < _FINEST_BEHIND_CLIP:
+        raise UnsupportedError(
+            f"{node.outputs[0].name!r}: scale 2^{quantizer.decided_exponent} is below 2^{_FINEST_BEHIND_CLIP}, where "
+            "onnxruntime drops a float Clip in front of it: it compares the bounds with an absolute tolerance (X4)"
+        )

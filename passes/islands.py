@@ -8,7 +8,7 @@ import onnx_ir
 
 from ..ir import COMPUTE, SOURCE_KEY
 from .average_pool_to_depthwise import why_not
-from .flow import INPUT_ROLE, TAIL_OPS, Flow, analyse, is_flat, role_of
+from .flow import INPUT_ROLE, RESCALE_ROLE, TAIL_OPS, Flow, analyse, is_flat, is_rectifier, role_of
 
 _EXACT_OPS = frozenset({"Mul", "Max", "Min"})
 """Float operators that engines compute exactly where all operands are quantized: products and choices of integers (X1)."""
@@ -80,6 +80,7 @@ def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
         if kind == "island" and node.domain == "" and node.op_type in _EXACT_OPS and all(value in fixed for value in operands):
             exact.add(node)
         rounded = kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky") or node.outputs[0] in needed
+        rounded = rounded or node.outputs[0] in flow.functions
         own = kind == "own" and role_of(node) != INPUT_ROLE
         moved = kind in ("carry", "float", "own") and operands[0] in fixed
         if rounded or own or moved or node in exact:
@@ -89,11 +90,12 @@ def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
 
 def _needed_origins(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Value]:
     """Values that get a quantizer because a layer, a shared scale or a rectifier behind them reads integers (annotation)."""
-    needed = set()
+    needed = {flow.origin.get(region.source, region.source) for region in flow.functions.values()}
     for node in graph:
         kind = flow.kind[node]
         readable = node.inputs if kind in ("add", "concat") else node.inputs[:1]
-        for value in readable if kind in ("compute", "add", "concat", "rectify") else ():
-            if value is not None and (kind != "rectify" or (value in flow.integers and not flow.is_sum(value))):
+        reads = kind in ("compute", "add", "concat") or (kind == "carry" and is_rectifier(node))
+        for value in readable if reads or kind == "rectify" or role_of(node) == RESCALE_ROLE else ():
+            if value is not None and (reads or (value in flow.integers and not flow.is_sum(value))):
                 needed.add(flow.origin.get(value, value))
     return needed

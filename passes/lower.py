@@ -63,7 +63,7 @@ class OwnConstants:
         modified = False
         seen: set[onnx_ir.Value] = set()
         for node in model.graph:
-            first = {"compute": 2, "add": 0, "bias": 0, "concat": 0}.get(flow.kind[node])
+            first = {"compute": 2, "add": 0, "bias": 0, "concat": 0, "function": 0}.get(flow.kind[node])
             for index, value in enumerate(node.inputs):
                 if first is None or index < first or value is None:
                     continue
@@ -130,7 +130,7 @@ def _split(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
         array = constant(bias)
         assert array is not None
         node.resize_inputs(2)
-        if node.op_type == "Conv":
+        if node.op_type in ("Conv", "ConvTranspose"):
             kept = name_of(bias)
             if not bias.uses():
                 rename(bias, f"{kept}__flat")

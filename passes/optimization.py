@@ -13,6 +13,7 @@ from .bias_from_add import BiasFromAdd
 from .collapse_concat import CollapseConcat
 from .drop_redundant_relu import DropRedundantRelu
 from .explicit_pads import ExplicitPads
+from .explicit_transposed_pads import ExplicitTransposedPads
 from .fold_affine import FoldAffine
 from .fold_batch_norm import FoldBatchNorm
 from .fold_constants import FoldConstants
@@ -44,6 +45,7 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     MaxToLeaky,
     PlainGemm,
     ExplicitPads,
+    ExplicitTransposedPads,
     SinkTransposes,
     MeanToGlobalAveragePool,
     MaxToMaxPool,
@@ -73,6 +75,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     MaxToLeaky(),  # before its product is taken for a layer
     PlainGemm(),
     ExplicitPads(),
+    ExplicitTransposedPads(),
     SinkTransposes(),
     MeanToGlobalAveragePool(),
     MaxToMaxPool(),

@@ -9,11 +9,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 from hypothesis import settings
+from third_party import DATA
 
 settings.register_profile("tqt", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("tqt")
-
-DATA = Path(os.environ.get("TQT_ONNX_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")

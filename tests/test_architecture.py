@@ -22,7 +22,7 @@ ROOMS = {
     "kernels": set(),
     "frontend_tf": {"ir"},
     "frontend_onnx": {"ir"},
-    "passes": {"ir", "kernels.fixed_point"},
+    "passes": {"ir", "kernels.fixed_point", "kernels.functions"},
     "calibrate": {"ir", "kernels"},
     "backend_tf": {"ir", "kernels"},
     "verify": {"ir", "kernels"},

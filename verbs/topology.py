@@ -117,6 +117,8 @@ def _name(node: onnx_ir.Node, flow: Flow) -> str:
             return _WORDS.get(node.op_type, node.op_type.lower())
         case "carry" | "float" if node.op_type == "Relu":
             return "relu of what is never negative"
+        case "carry":
+            return _rectifier(node)
     return node.op_type
 
 

@@ -193,6 +193,7 @@ RULES: Final[Mapping[str, Callable[[Intervals, onnx_ir.Node], Interval | None]]]
     "Clip": Intervals.clip,
     "Concat": Intervals.concat,
     "Conv": Intervals.layer,
+    "ConvTranspose": Intervals.layer,
     "DequantizeLinear": Intervals.dequantize,
     "Gemm": Intervals.layer,
     "MatMul": Intervals.layer,

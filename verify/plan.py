@@ -1,7 +1,8 @@
 """What is computed in which arithmetic, decided from the graph alone, before any data is seen.
 
 Every value has one kind. `real`: a float graph input or constant, exact and at most moved. `fixed`: an integer times a
-power of two. `integer`: what lies between QuantizeLinear and DequantizeLinear. `island`: floats that were rounded.
+power of two. `integer`: what lies between QuantizeLinear and DequantizeLinear. `table`: floats inside a function of one integer
+that is rounded to another (L12). `island`: floats that were rounded.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Literal
 
 import onnx_ir
 
-from ..ir import constant, fed_inputs, name_of
+from ..ir import FunctionRegion, constant, fed_inputs, function_regions, name_of
 from .oracle_ops import MOVING, objection
+from .tables import rounded_once
 
-Kind = Literal["real", "fixed", "integer", "island"]
+Kind = Literal["real", "fixed", "integer", "table", "island"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,14 @@ class Plan:
         islands: nodes computed in floating point, in topological order.
         integers: names of the computed integer tensors (`v__q`, `v__r`), in topological order.
         resynchronise: integer tensors quantized from an island; behind them a comparison starts afresh (L12).
+        tables: output of each node inside a function of one integer -> the function.
     """
 
     kinds: dict[str, Kind]
     islands: tuple[Island, ...]
     integers: tuple[str, ...]
     resynchronise: tuple[str, ...]
+    tables: dict[str, FunctionRegion] = field(default_factory=dict)
     _island_outputs: frozenset[tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +62,11 @@ class Plan:
     def is_island(self, node: onnx_ir.Node) -> bool:
         """Whether the node is one of the islands."""
         return _outputs(node) in self._island_outputs
+
+    def table_behind(self, node: onnx_ir.Node) -> FunctionRegion | None:
+        """The function whose result the node computes."""
+        region = self.tables.get(node.outputs[0].name or "")
+        return region if region is not None and region.nodes[-1] is node else None
 
 
 def _outputs(node: onnx_ir.Node) -> tuple[str, ...]:
@@ -72,9 +81,16 @@ def make_plan(model: onnx_ir.Model) -> Plan:
     islands: list[Island] = []
     integers: list[str] = []
     resynchronise: list[str] = []
+    regions = [region for region in function_regions(model.graph) if rounded_once(region) is not None]
+    region_of = {node: region for region in regions for node in region.nodes}
+    tables: dict[str, FunctionRegion] = {}
     for node in model.graph:
         kind, reason = _kind(node, kinds)
         outputs = _outputs(node)
+        region = region_of.get(node)
+        if region is not None and kinds.get(name_of(region.source)) == "fixed":
+            kind, reason = "table", None
+            tables.update(dict.fromkeys(outputs, region))
         kinds.update(dict.fromkeys(outputs, kind))
         if reason is not None:
             islands.append(Island(node.name or outputs[0], node.op_type, outputs, reason))
@@ -82,7 +98,7 @@ def make_plan(model: onnx_ir.Model) -> Plan:
             integers.extend(outputs)
             if node.op_type == "QuantizeLinear" and kinds[name_of(node.inputs[0])] == "island":
                 resynchronise.extend(outputs)
-    return Plan(kinds, tuple(islands), tuple(integers), tuple(resynchronise))
+    return Plan(kinds, tuple(islands), tuple(integers), tuple(resynchronise), tables)
 
 
 def _kind(node: onnx_ir.Node, kinds: dict[str, Kind]) -> tuple[Kind, str | None]:

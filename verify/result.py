@@ -69,12 +69,12 @@ class CheckResult:
 
     @property
     def nothing_certified(self) -> bool:
-        """Whether no layer has a certificate: nothing that matters is promised."""
-        return not any(certificate.certified for certificate in self.certificates)
+        """Whether there are layers, and none has a certificate: nothing that matters is promised."""
+        return bool(self.certificates) and not any(certificate.certified for certificate in self.certificates)
 
     @property
     def exact(self) -> bool:
-        """Whether the integers of every certified layer (there is one) were compared, and nothing promised differs."""
+        """Whether the integers of every certified layer were compared, and nothing promised differs."""
         compared = any(self.promised.values()) and not self.layers_not_compared
         return compared and not self.nothing_certified and not self.differences
 

@@ -3,7 +3,8 @@
 With `x` in `[l, h]` a product `w x` contributes at most `max(0, w l, w h)` upwards and `max(0, -w l, -w h)` downwards, so
 in whatever order an engine adds, every partial sum of a channel lies in `[-N, P]`, `P` and `N` being the sums of these.
 For an unsigned input that is `p * sum(w+)` and `p * sum(w-)`. The bias, added first or last, widens it by `|b|`.
-Padding contributes zeros, which the bounds contain.
+Padding contributes zeros, which the bounds contain. The taps of a transposed convolution that never meet are bounded phase by
+phase (`ir.channel_totals`); the largest of the phases stands for the channel.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from ..ir import attribute
+from ..ir import attribute, channel_totals
 from .fixed_tensor import FixedPoint, check_magnitude, magnitude
 
 
@@ -40,7 +41,7 @@ class Sum:
 
 
 def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, bias: FixedPoint | None) -> Sum | None:
-    """Bounds of a Conv, Gemm or MatMul with constant weights.
+    """Bounds of a compute layer with constant weights.
 
     Args:
         node: the layer.
@@ -55,13 +56,13 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
         UnsupportedError: the bounds themselves do not fit int64.
     """
     low, high, exponent = x
-    rows = _rows(node, weights)
-    what = f"{node.op_type} {node.name!r}"
-    check_magnitude(max(-low, high) * magnitude(rows) * max(rows.shape[1], 1), what)
-    up = np.maximum(np.maximum(rows * low, rows * high), 0).sum(axis=1)
-    down = np.maximum(np.maximum(-rows * low, -rows * high), 0).sum(axis=1)
+    integers = weights.integers
+    check_magnitude(max(-low, high) * magnitude(integers) * max(integers.size, 1), f"{node.op_type} {node.name!r}")
+    attributes = {name: attribute(node, name, None) for name in node.attributes}
+    up = np.maximum(np.maximum(integers * low, integers * high), 0)
+    down = np.maximum(np.maximum(-integers * low, -integers * high), 0)
     unit = exponent + weights.exponent
-    tops, bottoms = up.tolist(), down.tolist()
+    tops, bottoms = (channel_totals(node.op_type, attributes, part).tolist() for part in (up, down))
     if bias is None:
         return _sum(tops, bottoms, [0] * len(tops), unit)
     if not _is_per_channel(node, bias, len(tops)):
@@ -75,7 +76,7 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
 def _is_per_channel(node: onnx_ir.Node, bias: FixedPoint, channels: int) -> bool:
     """Whether the bias is one number per output channel, or one for all: a Gemm's column `[M, 1]` is one per image."""
     shape = bias.integers.shape
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "ConvTranspose"):
         return shape == (channels,)
     return shape[-1:] in {(), (1,), (channels,)} and all(length == 1 for length in shape[:-1])
 
@@ -88,14 +89,3 @@ def _sum(tops: list[int], bottoms: list[int], offsets: list[int], exponent: int)
         high=max((b + top for top, _, b in triples), default=0),
         exponent=exponent,
     )
-
-
-def _rows(node: onnx_ir.Node, weights: FixedPoint) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-    """The weights as one row per output channel."""
-    integers = weights.integers
-    if node.op_type == "Conv":
-        return integers.reshape(integers.shape[0], -1)
-    if node.op_type == "Gemm" and attribute(node, "transB", 0):
-        return integers.reshape(integers.shape[0], -1)
-    columns = np.moveaxis(integers, -2, 0) if integers.ndim > 1 else integers.reshape(-1, 1)
-    return columns.reshape(columns.shape[0], -1).T

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from ..layout import Laid
 from ..program import Step
 from ..trace import Trace
-from . import compute, elementwise, movement, pooling, tail
+from . import compute, elementwise, movement, pooling, tail, transposed
 
 Op = Callable[[Trace, Step], Laid]
 
 OPS: dict[str, Op] = {
     # compute layers
     "Conv": compute.conv,
+    "ConvTranspose": transposed.conv_transpose,
     "Gemm": compute.gemm,
     "MatMul": compute.matmul,
     # elementwise

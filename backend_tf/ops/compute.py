@@ -13,10 +13,10 @@ from .padding import padded
 
 
 def conv(trace: Trace, step: Step) -> Laid:
-    """2-D convolution: one group, or depthwise with any multiplier.
+    """2-D convolution of any group.
 
     Raises:
-        UnsupportedError: 1-D or 3-D, other groups, `auto_pad`, or a kernel that is not a weight.
+        UnsupportedError: 1-D or 3-D, channels that do not fit the groups, `auto_pad`, or a kernel that is not a weight.
     """
     name = step.input(1)
     weight = trace.program.weights.get(name)
@@ -27,17 +27,29 @@ def conv(trace: Trace, step: Step) -> Laid:
     x = trace.input(step, 0).to(NHWC)
     dtype = tf.float64 if _distrusts_float32(x, weight.shape[2:], strides, dilations) else trace.dtype(step)
     x = tf.cast(x, dtype)
-    if groups != 1 and not (groups == x.shape[-1] and weight.shape[1] == 1):
-        raise step.refuse("one group, or one per input channel, is expected", f"group={groups}, {x.shape[-1]} channels")
+    if x.shape[-1] != weight.shape[1] * groups:
+        raise step.refuse(f"{weight.shape[1] * groups} input channels are expected", x.shape[-1])
     kernel = tf.cast(trace.weight(name), dtype)
     if weight.form == "plain":  # read by other operators too
-        moved = tf.reshape(kernel, (groups, weight.shape[0] // groups, *weight.shape[1:]))
-        kernel = tf.transpose(moved[:, :, 0], (2, 3, 0, 1)) if groups > 1 else tf.transpose(moved[0], (2, 3, 1, 0))
+        kernel = tf.transpose(kernel, (2, 3, 1, 0))
+    elif weight.form == "depthwise":
+        kernel = tf.reshape(kernel, (*weight.shape[2:], 1, -1))
     x, padding = padded(step, x, weight.shape[2:], strides, dilations)
-    y = _depthwise(x, kernel, strides, dilations, padding) if groups > 1 else _full(x, kernel, strides, dilations, padding)
+    y = convolve(x, kernel, groups, strides, dilations, padding)
     if step.given(2):
         y = tf.nn.bias_add(y, tf.cast(trace.input(step, 2).onnx, dtype))
     return Laid(y, NHWC)
+
+
+def convolve(x: tf.Tensor, kernel: tf.Tensor, groups: int, strides: Any, dilations: Any, padding: str) -> tf.Tensor:
+    """Convolution of NHWC with `[H, W, in / groups, out]`: whole, depthwise, or group by group, which TensorFlow's CPU lacks."""
+    if groups == 1:
+        return _full(x, kernel, strides, dilations, padding)
+    if kernel.shape[2] == 1:
+        depthwise = tf.reshape(kernel, (*kernel.shape[:2], groups, -1))
+        return _depthwise(x, depthwise, strides, dilations, padding)
+    parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
+    return tf.concat([_full(part, own, strides, dilations, padding) for part, own in parts], -1)
 
 
 def _distrusts_float32(x: tf.Tensor, kernel: Any, strides: Any, dilations: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,7 @@ from ..rewrites.table import CONVERSION, apply
 from .finish import finish
 from .ranges import record_ranges
 from .sources import Sources
+from .stand_ins import leave_out_weights
 
 _TF2ONNX_OPSET: Final = 18
 """The newest one tf2onnx writes."""
@@ -79,11 +80,14 @@ def to_onnx(frozen: FrozenGraph) -> onnx_ir.Model:
         ModelError: the result is not valid ONNX.
     """
     _check_inputs(frozen)
-    surgery = Surgery(frozen.name, frozen.graph_def)
+    without_weights, stand_ins = leave_out_weights(
+        frozen.graph_def, (*frozen.input_tensors.values(), *frozen.output_tensors.values())
+    )
+    surgery = Surgery(frozen.name, without_weights)
     apply(CONVERSION, surgery)
     graph_def = raise_batch_norm(surgery.result(), tuple(frozen.output_tensors.values()))
-    proto = _tf2onnx(graph_def, frozen)
-    model = finish(proto, frozen.name, Sources(frozen.graph_def), frozen.inputs)
+    proto = _tf2onnx(graph_def, frozen, stand_ins)
+    model = finish(proto, frozen.name, Sources(frozen.graph_def), frozen.inputs, stand_ins)
     _refuse_not_a_number(model, frozen.name)
     record_ranges(model, frozen.ranges)
     return model
@@ -117,9 +121,11 @@ def _cast_behind(frozen: FrozenGraph, tensor: str) -> str | None:
     return str(one.name) if one.op == "Cast" and one.attr["DstT"].type == tf.float32 else _cast_behind(frozen, f"{one.name}:0")
 
 
-def _tf2onnx(graph_def: Any, frozen: FrozenGraph) -> onnx.ModelProto:
+def _tf2onnx(graph_def: Any, frozen: FrozenGraph, stand_ins: Collection[str] = ()) -> onnx.ModelProto:
+    """The model as tf2onnx has it; what stands for a weight is an input behind the others, called as its tensor."""
     ops: dict[str, str] = {node.name: node.op for node in graph_def.node}
     names = {tensor: name for ends in (frozen.input_tensors, frozen.output_tensors) for name, tensor in ends.items()}
+    weights = [tensor_name(name) for name in ops if name in stand_ins]
     graph = tf.Graph()
     proto: onnx.ModelProto
     records: list[logging.LogRecord] = []
@@ -130,7 +136,7 @@ def _tf2onnx(graph_def: Any, frozen: FrozenGraph) -> onnx.ModelProto:
                 converted = tfonnx.process_tf_graph(
                     graph,
                     opset=_TF2ONNX_OPSET,
-                    input_names=list(frozen.input_tensors.values()),
+                    input_names=[*frozen.input_tensors.values(), *weights],
                     output_names=list(frozen.output_tensors.values()),
                     tensors_to_rename=names,
                 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -23,10 +23,12 @@ from ...ir import (
     only_consumer,
     replace_value,
 )
+from ..nodes import node_of
 from ..rewrites.raise_batch_norm import RAISED
 from .reduce_in_place import reduce_in_place
 from .settle_reshapes import BATCH, settle_reshapes
 from .sources import Sources, name_by_sources, record_sources
+from .stand_ins import StandIn, put_back
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,9 @@ _COUNTED: Final = "unk__"
 """How inference and tf2onnx name a dimension of which they know nothing, with a number that depends on what ran before."""
 
 
-def finish(proto: onnx.ModelProto, name: str, sources: Sources, inputs: Sequence[str]) -> onnx_ir.Model:
+def finish(
+    proto: onnx.ModelProto, name: str, sources: Sources, inputs: Sequence[str], stand_ins: Mapping[str, StandIn]
+) -> onnx_ir.Model:
     """Opset 21, batch norms of rank 2 unwrapped, inputs in order, shapes inferred, sources recorded, names stable.
 
     Args:
@@ -45,16 +49,18 @@ def finish(proto: onnx.ModelProto, name: str, sources: Sources, inputs: Sequence
         name: for messages and as the graph's name.
         sources: the TensorFlow nodes.
         inputs: names of the inputs in their order.
+        stand_ins: inputs beyond these that stand for weights; they become initializers once everything is inferred.
 
     Raises:
         UnsupportedError: an operator that ONNX does not have, or an input that the conversion lost.
         ModelError: shapes that contradict each other, or ill-formed ONNX.
     """
     _refuse_foreign(proto, name)
-    _sort_inputs(proto, name, inputs)
+    _sort_inputs(proto, name, inputs, stand_ins)
     model = onnx_ir.serde.deserialize_model(version_converter.convert_version(proto, OPSET))
     _unwrap_batch_norms(model.graph)
-    model = _infer(model, name)
+    model = _infer(model, name, len(inputs))
+    put_back(model.graph, stand_ins)
     settle_reshapes(model.graph)
     reduce_in_place(model.graph)
     _forget_counters(model.graph)
@@ -76,21 +82,22 @@ def _refuse_foreign(proto: onnx.ModelProto, name: str) -> None:
     proto.opset_import.extend(standard)
 
 
-def _sort_inputs(proto: onnx.ModelProto, name: str, inputs: Sequence[str]) -> None:
+def _sort_inputs(proto: onnx.ModelProto, name: str, inputs: Sequence[str], stand_ins: Collection[str]) -> None:
     by_name = {value.name: value for value in proto.graph.input}
-    if set(by_name) != set(inputs):
+    weights = [value for value in by_name if value not in inputs and node_of(value) in stand_ins]
+    if set(by_name) - set(weights) != set(inputs):
         raise UnsupportedError(f"{name}: the conversion changed the inputs {', '.join(inputs)}. Received: {sorted(by_name)}")
-    ordered = [by_name[wanted] for wanted in inputs]
+    ordered = [by_name[wanted] for wanted in (*inputs, *weights)]
     del proto.graph.input[:]
     proto.graph.input.extend(ordered)
 
 
-def _infer(model: onnx_ir.Model, name: str) -> onnx_ir.Model:
+def _infer(model: onnx_ir.Model, name: str, count: int) -> onnx_ir.Model:
     """Shapes anew from the inputs'; onnx_ir's own pass swallows errors, so onnx's is used and made strict."""
     model.ir_version = IR_VERSION
     proto = onnx_ir.serde.serialize_model(model)
     del proto.graph.value_info[:]
-    _name_sizes(proto.graph.input)
+    _name_sizes(proto.graph.input[:count])  # behind them stand weights
     for value in proto.graph.output:
         _forget_names(value)
     try:

@@ -11,6 +11,7 @@ from .fake_quant import take_out_fake_quant
 from .fold_conditionals import fold_conditionals
 from .inline_functions import inline_functions
 from .learning_phase import settle_learning_phase
+from .patches_to_space_to_depth import patches_to_space_to_depth
 from .read_frozen import read_frozen
 from .remove_checks import remove_checks
 from .remove_dropout import remove_dropout
@@ -35,7 +36,10 @@ CUT: Final = (
 )
 """On the part between the ends, with settled input shapes."""
 
-CONVERSION: Final = (Rewrite("erfc-to-erf", "Erfc, which ONNX lacks, is written with Erf", erfc_to_erf),)
+CONVERSION: Final = (
+    Rewrite("erfc-to-erf", "Erfc, which ONNX lacks, is written with Erf", erfc_to_erf),
+    Rewrite("patches-to-space-to-depth", "image patches that tile the image are SpaceToDepth", patches_to_space_to_depth),
+)
 """For the conversion alone: the graph that TensorFlow runs for comparison keeps them."""
 
 REWRITES: tuple[Rewrite, ...] = (*WHOLE, *CUT, *CONVERSION)

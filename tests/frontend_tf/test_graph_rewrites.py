@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tqt_onnx.frontend_tf import load, to_onnx
 from tqt_onnx.frontend_tf.readers.graph_files import read_graph
+from tqt_onnx.frontend_tf.rewrites.patches_to_space_to_depth import patches_to_space_to_depth
 from tqt_onnx.frontend_tf.rewrites.raise_batch_norm import raise_batch_norm
 from tqt_onnx.frontend_tf.rewrites.remove_checks import remove_checks
 from tqt_onnx.frontend_tf.rewrites.surgery import Surgery
@@ -127,6 +128,36 @@ def test_erfc_is_written_with_erf(write_graph: Write, assert_same: Check) -> Non
     x = np.float32([[-20, -8, -1, 0, 1, 8, 20, 100]])
     assert_same(frozen, model, low=-20.0, high=20.0)
     assert np.isfinite(frozen.run({"x": x})["y"]).all()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "block", "padding"), [(6, 8, 2, "VALID"), (6, 9, 3, "SAME"), (7, 9, 2, "VALID"), (5, 5, 3, "VALID")]
+)
+def test_patches_that_tile_the_image_are_space_to_depth(
+    height: int, width: int, block: int, padding: str, write_graph: Write, assert_same: Check
+) -> None:
+    tiles = (1, block, block, 1)
+
+    def build() -> None:
+        x = x_of(height, width, 3)
+        tf.raw_ops.ExtractImagePatches(images=x, ksizes=tiles, strides=tiles, rates=[1] * 4, padding=padding, name="y")
+
+    frozen = load(write_graph(build))
+    assert "ExtractImagePatches" in {node.op for node in frozen.graph_def.node}
+    model = to_onnx(frozen)
+    assert_same(frozen, model)
+    counts = Counter(node.op_type for node in model.graph)
+    assert (counts["SpaceToDepth"], counts["Conv"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "rate", "padding"),
+    [(6, 2, 1, 1, "VALID"), (6, 2, 3, 1, "VALID"), (6, 2, 2, 2, "VALID"), (7, 2, 2, 1, "SAME"), (2, 3, 3, 1, "SAME")],
+)
+def test_other_patches_are_left_alone(size: int, kernel: int, stride: int, rate: int, padding: str, write_graph: Write) -> None:
+    sizes = {"ksizes": (1, kernel, kernel, 1), "strides": (1, stride, stride, 1), "rates": (1, rate, rate, 1), "padding": padding}
+    frozen = load(write_graph(lambda: tf.raw_ops.ExtractImagePatches(images=x_of(size, size, 3), **sizes, name="y")))
+    assert not patches_to_space_to_depth(Surgery("net", frozen.graph_def))
 
 
 def test_weights_in_small_formats_become_float32(write_graph: Write, assert_same: Check) -> None:

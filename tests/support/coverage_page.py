@@ -6,6 +6,7 @@ RESULTS is the folder that `TQT_ONNX_COVERAGE` named while the tests ran. Exit s
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -60,7 +61,7 @@ def page(rows: Iterable[Row]) -> str:
 
 def line(row: Row) -> str:
     """One line of a table."""
-    cells = (row.name, row.convert, row.int8 or "–", row.int4 or "–", row.islands or ("–" if not row.int8 else "0"))
+    cells = (row.name, row.convert, row.int8 or "-", row.int4 or "-", row.islands or ("0" if row.int8 else "-"))
     return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n"
 
 
@@ -71,7 +72,7 @@ def differences(rows: Sequence[Row], text: str) -> list[str]:
     missing = [f"missing: {one}" for one in recorded if one not in written]
     own = text.partition(f"## {TITLES['files']}")[0]
     stale = [f"no test says: {one}" for one in written if one in own and one not in recorded]
-    pairs = zip(rows, rows[1:], strict=False)
+    pairs = itertools.pairwise(rows)
     twice = [f"two tests, two results: {a.section}, {a.name}" for a, b in pairs if (a.section, a.name) == (b.section, b.name)]
     return missing + stale + twice
 

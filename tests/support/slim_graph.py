@@ -48,13 +48,31 @@ def images(size: int, count: int = 2, seed: int = 1, channels: int = 3) -> Array
 class SlimGraph:
     """What a network is put together with: every method adds operators and returns the tensor.
 
+    Args:
+        size: height and width of the input.
+        name: of the placeholder.
+        channels: of the input.
+        seed: of weights and probes.
+        epsilon: of the batch norms.
+        variables: names of weights and biases; `tf.layers` calls them `("kernel", "bias")`.
+
     Attributes:
         input: the placeholder.
         parameters: numbers in weights, biases, gammas and betas so far.
     """
 
-    def __init__(self, size: int, *, name: str = "input", channels: int = 3, seed: int = 0, epsilon: float = 1e-3) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        name: str = "input",
+        channels: int = 3,
+        seed: int = 0,
+        epsilon: float = 1e-3,
+        variables: tuple[str, str] = ("weights", "biases"),
+    ) -> None:
         self.parameters = 0
+        self._weights, self._biases = variables
         self._graph = tf.Graph()
         self._rng = np.random.default_rng(seed)
         self._path: list[str] = []
@@ -104,11 +122,20 @@ class SlimGraph:
         stored = self.apply(name, lambda name: tf.constant(array, name=name))
         return self.apply(f"{name}/read", tf.identity, stored)
 
-    def conv(self, x: Any, channels: int, kernel: int | Sequence[int], stride: int = 1, padding: str = "SAME") -> Any:
-        """`weights` and `Conv2D`."""
+    def conv(
+        self,
+        x: Any,
+        channels: int,
+        kernel: int | Sequence[int],
+        stride: int = 1,
+        padding: str = "SAME",
+        name: str = "Conv2D",
+        weights: str | None = None,
+    ) -> Any:
+        """`weights` and `Conv2D`, unless called otherwise."""
         shape = (*_pair(kernel), x.shape[-1], channels)
         operator = lambda x, w, name: tf.nn.conv2d(x, w, stride, padding, name=name)  # noqa: E731
-        return self._weighted(x, "weights", shape, shape[0] * shape[1] * shape[2], "Conv2D", operator)
+        return self._weighted(x, weights or self._weights, shape, shape[0] * shape[1] * shape[2], name, operator)
 
     def depthwise(
         self,
@@ -130,7 +157,7 @@ class SlimGraph:
     def dense(self, x: Any, channels: int) -> Any:
         """`weights` and `MatMul`."""
         shape = (int(x.shape[-1]), channels)
-        return self._weighted(x, "weights", shape, shape[0], "MatMul", tf.matmul)
+        return self._weighted(x, self._weights, shape, shape[0], "MatMul", tf.matmul)
 
     def _weighted(self, x: Any, weights: str, shape: Sequence[Any], taps: int, name: str, operator: Callable[..., Any]) -> Any:
         values = self._rng.standard_normal(tuple(int(size) for size in shape), np.float32) * np.float32(taps**-0.5)
@@ -159,10 +186,10 @@ class SlimGraph:
         options = {"epsilon": self._epsilon, "is_training": False, "name": name}
         return tf.raw_ops.FusedBatchNorm(x=x, scale=gamma, offset=beta, mean=mean, variance=variance, **options).y
 
-    def bias(self, x: Any, node: str = "BiasAdd", name: str = "biases") -> Any:
+    def bias(self, x: Any, node: str = "BiasAdd") -> Any:
         """`biases` and `BiasAdd`."""
         values = self._rng.normal(0, 0.3, int(x.shape[-1])).astype(np.float32)
-        return self.apply(node, tf.nn.bias_add, x, self.constant(name, values))
+        return self.apply(node, tf.nn.bias_add, x, self.constant(self._biases, values))
 
     def activate(self, x: Any, kind: str | None = "Relu", name: str | None = None) -> Any:
         """`Relu`, `Relu6`, or nothing."""

@@ -143,7 +143,8 @@ def _cell(journey: Journey, bits: int) -> str:
             continue
         certified = sum(certificate.certified for certificate in outcome.certificates)
         verdict = "" if outcome.exact else " NOT EXACT"
-        engines = "" if outcome.engines == ENGINES else f" ({', '.join(outcome.engines)})"
+        missing = [name for name in ENGINES[1:] if name not in outcome.engines]
+        engines = f" (not in {', '.join(missing)})" if missing else ""
         parts.append(f"layer{layer} {certified}/{len(outcome.certificates)}{engines}{verdict}")
     return " · ".join(parts)
 

@@ -9,6 +9,7 @@ import onnx_ir
 
 from ...ir import attribute, constant
 from .conv import CONV
+from .conv_transpose import CONV_TRANSPOSE
 from .dense import DENSE
 from .elementwise import ELEMENTWISE
 from .movement import MOVEMENT
@@ -16,7 +17,7 @@ from .operands import Grid, Op, Operand, grid_of
 from .pooling import POOLING
 from .quantization import QUANTIZATION, ROUNDINGS, Requantize, quantize_with
 
-OPS: dict[str, Op] = {**QUANTIZATION, **CONV, **DENSE, **ELEMENTWISE, **POOLING, **MOVEMENT}
+OPS: dict[str, Op] = {**QUANTIZATION, **CONV, **CONV_TRANSPOSE, **DENSE, **ELEMENTWISE, **POOLING, **MOVEMENT}
 """Every operator that is computed in integers, by ONNX name."""
 
 MOVING = frozenset({**MOVEMENT, **POOLING})
@@ -32,8 +33,12 @@ def objection(node: onnx_ir.Node) -> str | None:
     """Why a node is not computed in integers whatever its inputs are, or None."""
     if node.domain not in {"", "ai.onnx"} or node.op_type not in OPS:
         return f"{node.op_type} has no integer form"
-    if node.op_type in {"Conv", "MaxPool"} and attribute(node, "auto_pad", "NOTSET") != "NOTSET":
+    if node.op_type in {"Conv", "ConvTranspose", "MaxPool"} and attribute(node, "auto_pad", "NOTSET") != "NOTSET":
         return "auto_pad is set; explicit pads are expected"
+    if node.op_type == "ConvTranspose" and (
+        attribute(node, "output_shape", None) is not None or min(attribute(node, "pads", (0,))) < 0
+    ):
+        return "ConvTranspose with output_shape or negative pads"
     if node.op_type == "MaxPool" and (attribute(node, "ceil_mode", 0) or len(node.outputs) > 1):
         return "MaxPool with ceil_mode or indices"
     if node.op_type == "Gemm" and (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0)) != (1.0, 1.0):

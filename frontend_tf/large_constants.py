@@ -1,0 +1,87 @@
+"""Large constants without their data: what only looks at a graph's structure need not carry its weights along.
+
+TensorFlow copies a graph three times to import it, tf2onnx up to thirty times to convert it. Both look at the shape of a
+weight and never at its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from .nodes import make_node, tensor_shape
+
+LARGE: Final = 1 << 16
+"""Bytes from which on a constant is worth the trouble. Shapes, paddings and batch norms are smaller."""
+
+_ALIGNMENT: Final = 64
+"""Bytes."""
+
+
+def is_large(node: Any) -> bool:
+    """Whether a node is a float32 Const whose data are stored one by one, exactly as many as its shape says, and many of them."""
+    if node.op != "Const":
+        return False
+    tensor = node.attr["value"].tensor
+    shape = tensor_shape(tensor.tensor_shape)
+    if tensor.dtype != tf.float32.as_datatype_enum or shape is None:
+        return False
+    size: int = 4 * math.prod(dim or 0 for dim in shape)
+    return size >= LARGE and len(tensor.tensor_content) == size
+
+
+def outline(graph_def: Any) -> Any:
+    """A copy of a graph whose large constants are zeros, stored as one number, or the graph itself where it has none.
+
+    Shapes can be inferred of it as of the graph; it must not be run.
+    """
+    large = {node.name for node in graph_def.node if is_large(node)}
+    if not large:
+        return graph_def
+    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    for node in graph_def.node:
+        copy = result.node.add()
+        if node.name not in large:
+            copy.CopyFrom(node)
+            continue
+        copy.CopyFrom(make_node(node.name, "Const", list(node.input), dtype=tf.float32))
+        copy.device = node.device
+        tensor = copy.attr["value"].tensor
+        tensor.dtype = tf.float32.as_datatype_enum
+        tensor.tensor_shape.CopyFrom(node.attr["value"].tensor.tensor_shape)
+        tensor.float_val.append(0.0)
+    return result
+
+
+def fed_from_outside(graph_def: Any) -> tuple[Any, dict[str, Any]]:
+    """A copy of a graph whose large constants are placeholders of their shape, and these constants by name.
+
+    Returns:
+        The graph (itself where it has no large constants), and node name -> the Const that stood there.
+    """
+    large = {node.name: node for node in graph_def.node if is_large(node)}
+    if not large:
+        return graph_def, {}
+    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    result.node.extend(placeholder_for(node.name, node) if node.name in large else node for node in graph_def.node)
+    return result, large
+
+
+def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy that TensorFlow can be fed with as it is: one that begins elsewhere it copies in every run."""
+    buffer = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % _ALIGNMENT
+    result = buffer[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    return result
+
+
+def placeholder_for(name: str, constant: Any) -> Any:
+    """A placeholder of the type and shape of a Const."""
+    placeholder = make_node(name, "Placeholder", [], dtype=tf.dtypes.as_dtype(constant.attr["dtype"].type))
+    placeholder.attr["shape"].shape.CopyFrom(constant.attr["value"].tensor.tensor_shape)
+    return placeholder

@@ -1,0 +1,95 @@
+"""Files of other people the whole road: lines of docs/coverage.md."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from third_party import DATA
+from whole_road import ENGINES, NETWORK, record, take
+
+import tqt_onnx
+from tqt_onnx.ir import UnsupportedError
+
+pytestmark = pytest.mark.real
+
+MODELS: Final[dict[str, dict[str, Any]]] = {
+    "resnet8_cifar10.h5": {},
+    "mobilenet_v1_0.25_128_frozen.pb": {},
+    "mobilenet_v1_0.75_224.keras": {},
+    "vww_mobilenet_v1_0.25_96.h5": {},
+    "kws_dscnn_saved_model": {},
+    "cifar_small_ckpt": {"outputs": ["Output"]},
+    "yolov2_mobilenet_voc20.pb": {},
+}
+"""File -> options of `convert`."""
+
+ISLANDS: Final[dict[str, list[str]]] = {}
+"""OpenCV graph -> operators that stay float."""
+
+NOTHING: Final = frozenset[str]()
+"""OpenCV graphs without any operator to quantize: a sum, a Reshape or a Softmax alone."""
+
+FIXED_BATCH: Final = frozenset[str]()
+"""OpenCV graphs that take their own number of examples only."""
+
+NOT_IN_TF: Final = frozenset[str]()
+"""OpenCV graphs with an operator that the regenerated TensorFlow graph has no counterpart of."""
+
+EXAMPLES: Final = 4
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models(data: Path, name: str) -> None:
+    options = MODELS[name]
+    inputs = tqt_onnx.convert(data / "models" / name, **options).model.graph.inputs
+    shape = [dim for dim in list(inputs[0].shape or ())[1:] if isinstance(dim, int)]
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
+    journey = take(data / "models" / name, images, settings=NETWORK, **options)
+    journey.assert_exact()
+    record("files", name, journey)
+
+
+def opencv() -> ModuleType:
+    """`benchmarks/opencv_graphs.py`."""
+    if "opencv_graphs" not in sys.modules:
+        path = Path(__file__).parents[2] / "benchmarks" / "opencv_graphs.py"
+        spec = importlib.util.spec_from_file_location("opencv_graphs", path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["opencv_graphs"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules["opencv_graphs"]
+
+
+def graphs() -> list[str]:
+    """Names of OpenCV's graphs, none where the data is absent."""
+    return opencv().names_in(DATA / "graphs" / "opencv")  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", graphs() or [pytest.param("", marks=pytest.mark.skip("third-party data not found"))])
+def test_opencv_graphs(data: Path, name: str) -> None:
+    """Each graph that TensorFlow reproduces, on its own example and on noise of its size."""
+    folder = data / "graphs" / "opencv"
+    found = opencv().example(folder, name)
+    label = f"OpenCV {name}"
+    if found is None:
+        record("files", label, "TensorFlow cannot run it as it is")
+        return
+    noise = np.random.default_rng(0).normal(size=(EXAMPLES - len(found), *found.shape[1:])) * found.std()
+    images = found if name in FIXED_BATCH else np.concatenate([found, found[:1] + noise]).astype(np.float32)
+    engines = ENGINES if name not in NOT_IN_TF else ENGINES[:2]
+    try:
+        journey = take(folder / f"{name}_net.pb", images, settings=NETWORK, engines=engines, input_shape=found.shape[1:])
+    except UnsupportedError as error:
+        reason = str(error).partition(": ")[2] if str(folder) in str(error) else str(error)
+        assert name in NOTHING and reason.startswith("nothing to quantize"), reason
+        record("files", label, reason.partition(":")[0])
+        return
+    journey.assert_exact(ISLANDS.get(name, []))
+    record("files", label, journey)

@@ -1,0 +1,80 @@
+"""Transposed convolution: every kernel tap adds its matrix product with the whole input to a shifted, strided place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir
+
+from ...ir import attribute
+from ...kernels.fixed_point import Integers
+from ..fixed_tensor import FixedPoint
+from .elementwise import add_fixed
+from .operands import Op, Operand, fixed, optional, window_at
+from .products import as_integers, exact_dtype, sum_bound
+
+
+def conv_transpose(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`y[n, o, s p + d t - pad] = sum w[i, o, t] x[n, i, p] + b[o]`; the exponents add."""
+    x, weights, bias = fixed(inputs[0]), fixed(inputs[1]), optional(inputs, 2)
+    spatial = x.integers.ndim - 2
+    total = spread(
+        x.integers,
+        weights.integers,
+        strides=attribute(node, "strides", (1,) * spatial),
+        dilations=attribute(node, "dilations", (1,) * spatial),
+        pads=attribute(node, "pads", (0,) * 2 * spatial),
+        beyond=attribute(node, "output_padding", (0,) * spatial),
+        group=attribute(node, "group", 1),
+    )
+    y = FixedPoint(total, x.exponent + weights.exponent)
+    if bias is None:
+        return y
+    b = fixed(bias)
+    return add_fixed(y, FixedPoint(b.integers.reshape(-1, *(1,) * spatial), b.exponent), f"ConvTranspose {node.name!r}")
+
+
+def spread(
+    x: Integers,
+    weights: Integers,
+    *,
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    beyond: Sequence[int],
+    group: int,
+) -> Integers:
+    """Integer transposed convolution of `x [N, C, ...]` with `weights [C, O / group, ...]`.
+
+    Args:
+        x: int64 input.
+        weights: int64 kernel.
+        strides: one per spatial axis.
+        dilations: one per spatial axis.
+        pads: begins, then ends: what is cut off.
+        beyond: zeros behind what the kernel reaches, one count per spatial axis, before the cut (`output_padding`).
+        group: number of groups.
+    """
+    images, depth, kernel = x.shape[0], weights.shape[1], weights.shape[2:]
+    spatial, size = len(kernel), x.shape[2:]
+    dtype = exact_dtype(sum_bound(x, weights, 1), "ConvTranspose")
+    steps = list(zip(size, strides, kernel, dilations, beyond, strict=True))
+    full = [(length - 1) * stride + (taps - 1) * step + 1 + more for length, stride, taps, step, more in steps]
+    total = np.zeros((images, group, depth, *full), dtype)
+    columns = x.astype(dtype).reshape(images, group, x.shape[1] // group, math.prod(size))
+    rows = weights.astype(dtype).reshape(group, x.shape[1] // group, depth, *kernel)
+    for tap in np.ndindex(*kernel):
+        starts = [position * step for position, step in zip(tap, dilations, strict=True)]
+        product = np.swapaxes(rows[(..., *tap)], 1, 2) @ columns
+        total[window_at(starts, strides, size)] += product.reshape(images, group, depth, *size)
+    kept = tuple(slice(pads[axis], full[axis] - pads[spatial + axis]) for axis in range(spatial))
+    return as_integers(np.ascontiguousarray(total[(..., *kept)])).reshape(images, group * depth, *_sizes(full, pads))
+
+
+def _sizes(full: Sequence[int], pads: Sequence[int]) -> list[int]:
+    return [length - pads[axis] - pads[len(full) + axis] for axis, length in enumerate(full)]
+
+
+CONV_TRANSPOSE: dict[str, Op] = {"ConvTranspose": conv_transpose}
