@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from ..ir import PASS_THROUGH, Quantizer
 from .program import Program, Step
 
-CARRYING = PASS_THROUGH | {"Concat", "Relu"}
+PUT_TOGETHER = frozenset({"Concat", "Max", "Min"})
+"""Operators whose operands are on one grid, and their result too (L5)."""
+
+CARRYING = PASS_THROUGH | PUT_TOGETHER | {"Relu"}
 """A Relu without a quantizer of its own is one of a value that cannot be negative: it moves everything."""
 
 
@@ -15,7 +18,7 @@ def carried_from(step: Step) -> tuple[str, ...]:
     """Names of the values whose grid a step without quantizer hands on; none where it computes."""
     if step.op not in CARRYING:
         return ()
-    names = step.inputs if step.op == "Concat" else step.inputs[:1]
+    names = step.inputs if step.op in PUT_TOGETHER else step.inputs[:1]
     return tuple(name for name in names if name is not None)
 
 
@@ -32,9 +35,12 @@ def carried_pairs(program: Program, quantizers: Mapping[str, Quantizer]) -> dict
     pairs = {}
     for step in program.steps:
         output = step.outputs[0]
-        carrier = next((on_grid[name] for name in carried_from(step) if name in on_grid), None)
+        carriers = [on_grid.get(name) for name in carried_from(step)]
+        carrier = next(filter(None, carriers), None)
         if output in quantizers or carrier is None:
             continue
+        if step.op in ("Max", "Min") and any(other is None or other.group != carrier.group for other in carriers):
+            continue  # it selects from what is not quantized: part of a function, or of a float island
         on_grid[output] = carrier
         if step.op != "Identity":
             pairs[output] = carrier

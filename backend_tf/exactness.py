@@ -29,8 +29,9 @@ def wide_steps(program: Program, graph: QuantizerGraph, weights: Mapping[str, np
     ranges: dict[str, tuple[int, int]] = {}
     wide = set()
     for step in program.steps:
-        if step.op in COMPUTE and _bound(step, quantizers, ranges, weights) > EXACT:
-            wide.add(step.name)
+        if step.op in COMPUTE and (bound := _bound(step, quantizers, ranges, weights)):
+            wide.update([step.name] if bound > EXACT else [])
+            ranges[step.outputs[0]] = (-bound, bound)  # of a sum that nothing rounds: an average pool's (L6)
         if step.op == "Mul" and _product_bound(step, quantizers, ranges) > EXACT:
             wide.add(step.name)
         _carry(step, program, quantizers, ranges)
@@ -53,7 +54,7 @@ def _carry(step: Step, program: Program, quantizers: Mapping[str, Quantizer], ra
 def _stays_inside(step: Step, program: Program) -> bool:
     """Whether nothing leaves the operator that is not between zero and what went in (every range holds zero)."""
     if step.op == "Pad":
-        return not step.given(2) or not program.constants.get(step.input(2), np.ones(1)).any()
+        return step.get("mode", "constant") != "constant" or not step.given(2) or not program.constants.get(step.input(2), np.ones(1)).any()
     if step.op == "Clip":
         low, high = (program.constants.get(step.input(index)) if step.given(index) else np.zeros(1) for index in (1, 2))
         return low is not None and high is not None and bool((low <= 0).all() and (high >= 0).all())

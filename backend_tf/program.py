@@ -11,11 +11,11 @@ import numpy.typing as npt
 import onnx
 import onnx_ir
 
-from ..ir import ROLE_KEY, ModelError, UnsupportedError, attribute, name_of, static_shape
+from ..ir import ROLE_KEY, ModelError, UnsupportedError, attribute, function_regions, name_of, static_shape
 from .layout import Form, store_shape
 
-STRUCTURAL = {"Clip": (1, 2), "Pad": (2,)}
-"""Float inputs that say what an operator does, by operator: constants of the program, not weights."""
+STRUCTURAL = {"Clip": (1, 2), "Pad": (2,), "Resize": (2,)}
+"""Float inputs that say what an operator does, by operator: constants of the program, not weights; nor are those of functions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,7 @@ def parse(model: onnx_ir.Model) -> Program:
     graph = model.graph
     steps = tuple(_step(node) for node in graph)
     structural = {step.inputs[index] for step in steps for index in STRUCTURAL.get(step.op, ()) if index < len(step.inputs)}
+    structural |= {value.name for region in function_regions(graph) for node in region.nodes for value in node.inputs if value}
     weights: dict[str, Weight] = {}
     constants: dict[str, npt.NDArray[Any]] = {}
     for name, value in graph.initializers.items():
@@ -174,6 +175,6 @@ def _form(node: onnx_ir.Node, index: int, shape: tuple[int, ...]) -> tuple[Form,
 
 def _is_fixed(node: onnx_ir.Node, index: int) -> bool:
     """Reciprocals of pools, slopes of leaky relus and moving statistics are no gradient's business."""
-    return node.metadata_props.get(ROLE_KEY) in {"reciprocal", "slope"} or (
+    return node.metadata_props.get(ROLE_KEY) in {"reciprocal", "slope", "sum"} or (
         node.op_type == "BatchNormalization" and index in {3, 4}
     )

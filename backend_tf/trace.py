@@ -102,9 +102,9 @@ class Trace:
             raise step.refuse(f"input {index} must be a constant", step.inputs[index])
         return found
 
-    def is_weight(self, name: str) -> bool:
-        """Whether the value is a variable of the model."""
-        return name in self.program.weights
+    def is_computed(self, name: str) -> bool:
+        """Whether the value is neither a variable of the model nor a constant."""
+        return name in self._values
 
     def dtype(self, step: Step) -> tf.DType:
         """What a compute layer computes in: float64 where its certificate fails (X2)."""

@@ -129,7 +129,7 @@ def multiples(model: onnx_ir.Model, quantizers: Mapping[str, Quantizer]) -> dict
 
 
 def carried_quantizer(value: onnx_ir.Value, quantizers: Mapping[str, Quantizer]) -> Quantizer | None:
-    """The quantizer on whose grid a value lies (L7): its own, or the one its pass-through operators and Concats carry on."""
+    """The quantizer on whose grid a value lies (L5, L7): its own, or the one that moving, concatenating and selecting carry on."""
     pending, found = [value], None
     while pending:
         current = pending.pop()
@@ -137,7 +137,7 @@ def carried_quantizer(value: onnx_ir.Value, quantizers: Mapping[str, Quantizer])
         node = current.producer()
         if own is None and node is not None and node.op_type in PASS_THROUGH:
             pending.extend(filter(None, node.inputs[:1]))
-        elif own is None and node is not None and node.op_type == "Concat":
+        elif own is None and node is not None and node.op_type in ("Concat", "Max", "Min"):
             pending.extend(filter(None, node.inputs))
         elif own is None or (found is not None and found.group != own.group):
             return None

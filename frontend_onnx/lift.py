@@ -12,6 +12,7 @@ import onnx
 
 from ..ir.errors import ModelError, UnsupportedError
 from ..ir.opset import IR_VERSION, OPSET
+from ..ir.outline import completed, outline
 from ..ir.reading import label, opset_of, reason
 from .foreign import constants_of
 
@@ -60,9 +61,10 @@ def _stamped(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _raised(proto: onnx.ModelProto, version: int, file: object) -> onnx.ModelProto:
     try:
-        lifted = onnx.version_converter.convert_version(proto, OPSET)
+        lifted = onnx.version_converter.convert_version(outline(proto), OPSET)
     except Exception as error:  # onnx raises whatever its C++ lets out
         raise UnsupportedError(f"{file}: cannot be lifted from opset {version} to {OPSET}: {reason(error)}") from None
+    completed(lifted, proto.graph.initializer, [value.name for value in proto.graph.input])
     if version <= _ASYMMETRIC_UNTIL:
         _keep_resizing(lifted.graph)
     known = {label(node): node for node in proto.graph.node}

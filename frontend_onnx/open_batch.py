@@ -15,7 +15,7 @@ import onnx
 
 from ..ir.errors import ModelError, UnsupportedError
 from ..ir.reading import label
-from ..ir.shapes import infer
+from ..ir.shapes import infer, inferred_outline
 
 BATCH: Final = "N"
 """What an open first dimension is called where the model has no name for it."""
@@ -61,7 +61,7 @@ def _opened(
     """What holds for one batch size is said for all."""
     for dim in dims:
         dim.dim_value = size
-    _free_reshapes(infer(proto, file), proto, size)
+    _free_reshapes(inferred_outline(proto, file), proto, size)
     for dim in dims:
         dim.dim_param = symbol
     inferred = infer(proto, file)

@@ -30,6 +30,9 @@ _EXAMPLE_SIZES: Final = (
 )
 """Heights and widths tried where a model leaves them open: those of known networks, then whatever small ones there are."""
 
+_Prepared = tuple[Any, dict[str, npt.NDArray[Any]]]
+"""A session, and the large constants that it is fed with beside the inputs."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrozenGraph:
@@ -200,16 +203,12 @@ def _is_missing_kernel(error: Exception) -> bool:
     return isinstance(error, tf.errors.UnimplementedError) or "OpKernel" in str(error)
 
 
-_Prepared = tuple[Any, dict[str, npt.NDArray[Any]]]
-"""A session, and the large constants that it is fed with beside the inputs."""
-
-
 def _session(graph_def: GraphDef) -> _Prepared:
     """TensorFlow keeps several copies of what it imports: large constants are fed, which takes none."""
-    outline, large = fed_from_outside(graph_def)
+    without_weights, large = fed_from_outside(graph_def)
     graph = tf.Graph()
     with graph.as_default():
-        tf.import_graph_def(outline, name="")
+        tf.import_graph_def(without_weights, name="")
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     config.graph_options.optimizer_options.opt_level = tf.compat.v1.OptimizerOptions.L0

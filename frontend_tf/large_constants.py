@@ -23,15 +23,14 @@ _ALIGNMENT: Final = 64
 
 
 def is_large(node: Any) -> bool:
-    """Whether a node is a float32 Const whose data are stored one by one, exactly as many as its shape says, and many of them."""
+    """Whether a node is a float32 Const of many numbers that are stored one by one (their bytes are not looked at, which copies)."""
     if node.op != "Const":
         return False
     tensor = node.attr["value"].tensor
     shape = tensor_shape(tensor.tensor_shape)
-    if tensor.dtype != tf.float32.as_datatype_enum or shape is None:
+    if tensor.dtype != tf.float32.as_datatype_enum or shape is None or tensor.float_val:
         return False
-    size: int = 4 * math.prod(dim or 0 for dim in shape)
-    return size >= LARGE and len(tensor.tensor_content) == size
+    return 4 * math.prod(dim or 0 for dim in shape) >= LARGE
 
 
 def outline(graph_def: Any) -> Any:

@@ -31,13 +31,15 @@ PASS_THROUGH: frozenset[str] = frozenset(
         "Gather",
         "SpaceToDepth",
         "DepthToSpace",
+        "Resize",
+        "Tile",
         "Identity",
         "Dropout",
     }
 )
 """Operators that only move or select elements: the output carries the scale of the first input (L7)."""
 
-COMPUTE: frozenset[str] = frozenset({"Conv", "Gemm", "MatMul"})
+COMPUTE: frozenset[str] = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Operators that multiply by weights and accumulate."""
 
 

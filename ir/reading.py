@@ -12,6 +12,7 @@ import onnx_ir
 
 from .errors import ModelError, UnsupportedError
 from .external_data import LARGEST, take_in
+from .outline import outline
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
 """The two ways to write the domain of ONNX's own operators."""
@@ -69,7 +70,7 @@ def check(proto: onnx.ModelProto, file: str | os.PathLike[str]) -> None:
         if node.domain in STANDARD and (node.domain, node.op_type) not in local and not onnx.defs.has(node.op_type, opset, ""):
             raise ModelError(f"{file}: {node.op_type} node {label(node)!r}: an operator of ONNX's opset {opset} is expected")
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(outline(proto))
     except Exception as error:  # ValidationError, and what its C++ lets out
         raise ModelError(f"{file}: ill-formed model: {reason(error)}") from None
 

@@ -9,6 +9,7 @@ from typing import Final
 import onnx
 
 from .errors import ModelError, UnsupportedError
+from .outline import completed, outline
 from .reading import label, reason
 
 _LARGEST: Final = 2**31 - 1
@@ -18,7 +19,25 @@ Shape = list[int]
 
 
 def infer(proto: onnx.ModelProto, file: object) -> onnx.ModelProto:
+    """A copy of the model with the types and shapes that `inferred_outline` finds.
+
+    Raises:
+        ModelError: as there.
+        UnsupportedError: as there.
+    """
+    inputs = [value.name for value in proto.graph.input]
+    return completed(inferred_outline(proto, file), proto.graph.initializer, inputs)
+
+
+def inferred_outline(proto: onnx.ModelProto, file: object) -> onnx.ModelProto:
     """Types and shapes of all values, strictly and from the inputs, outputs and constants alone.
+
+    Args:
+        proto: its recorded types and shapes of inner values are removed.
+        file: for messages.
+
+    Returns:
+        The `outline` of the model, with what was found.
 
     Raises:
         ModelError: they contradict each other, or a window is larger than what it slides over.
@@ -26,7 +45,9 @@ def infer(proto: onnx.ModelProto, file: object) -> onnx.ModelProto:
     """
     del proto.graph.value_info[:]
     try:
-        inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        inferred: onnx.ModelProto = onnx.shape_inference.infer_shapes(
+            outline(proto), check_type=True, strict_mode=True, data_prop=True
+        )
     except Exception as error:  # InferenceError, ValueError and RuntimeError
         raise ModelError(f"{file}: shape inference fails: {reason(error)}") from None
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)

@@ -13,9 +13,10 @@ import onnx_ir
 
 from .errors import ModelError, UsageError
 from .opset import IR_VERSION, OPSET
+from .outline import outline
 from .quantizers import QuantizerGraph
 from .reading import check, deserialize, opset_of, read, reason
-from .shapes import infer
+from .shapes import inferred_outline
 
 QUANTIZERS_KEY = "tqt_onnx.quantizers"
 CONTRACT_KEY = "tqt_onnx.contract"
@@ -35,7 +36,7 @@ def load(path: str | os.PathLike[str]) -> onnx_ir.Model:
         raise ModelError(f"{path}: opset {OPSET} is expected; `convert` writes it. Received: {opset_of(proto)}")
     check(proto, path)
     model = deserialize(proto, path)
-    infer(proto, path)  # only to see that shapes agree: what is recorded stays as it is
+    inferred_outline(proto, path)  # only to see that shapes agree: what is recorded stays as it is
     model.ir_version = min(model.ir_version, IR_VERSION)  # the opset says what is in it; newer ones onnxruntime does not read
     return model
 
@@ -51,7 +52,7 @@ def save(model: onnx_ir.Model, path: str | os.PathLike[str], *, force: bool = Fa
     model.ir_version = IR_VERSION
     try:  # before there is a file: the less time it lies there half-written, the better
         proto = onnx_ir.serde.serialize_model(model)
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(outline(proto))
         data = proto.SerializeToString()
     except Exception as error:  # SerdeError, ValidationError, and what protobuf says of more than 2 GB
         raise ModelError(f"{path}: refusing to write an ill-formed model: {reason(error)}") from error

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir import attribute, constant, only_consumer
+from ..ir import constant, only_consumer
 from .layers import Layer, affine_of, channel_axis_of_output, fold_into, layer_behind
-from .rewriting import Float64, channel_vector, drop, is_op, operand_pair
+from .rewriting import Float64, drop, is_op, operand_pair
 
 Step = tuple[int, Float64, Float64]
 """Which operand is data, scale and shift per channel."""
@@ -114,25 +114,7 @@ class Place:
 
 
 def place_behind(value: onnx_ir.Value | None) -> Place | None:
-    """The layer that produces `value`: Conv, Gemm, MatMul, and ConvTranspose without groups.
-
-    A ConvTranspose has its output channels in axis 1 of its weight [C_in, C_out, h, w]; with groups they are spread over both
-    axes, and TensorFlow has no such operator.
-    """
+    """The layer that produces `value`, and where its channels are; None where the rank of its output is not known."""
     layer = layer_behind(value)
-    if layer is not None:
-        place = channel_axis_of_output(layer)
-        return None if place is None else Place(layer, *place)
-    node = None if value is None else value.producer()
-    if node is None or not is_op(node, "ConvTranspose") or attribute(node, "group", 1) != 1:
-        return None
-    weight = constant(node.inputs[1])
-    if weight is None or weight.dtype.kind != "f":
-        return None
-    bias: Float64 | None = None
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        array = constant(node.inputs[2])
-        bias = None if array is None else channel_vector(array, 1, 0, weight.shape[1])
-        if bias is None:
-            return None
-    return Place(Layer(node, weight, 1, weight.shape[1], bias), weight.ndim, 1)
+    place = None if layer is None else channel_axis_of_output(layer)
+    return None if layer is None or place is None else Place(layer, *place)

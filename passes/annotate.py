@@ -25,10 +25,13 @@ from ..ir import (
     constant,
     name_of,
 )
-from .flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, analyse, is_rectifier, role_of, upper_limit
+from .flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, ROUNDED, SUM_ROLE, Flow, analyse, is_rectifier, role_of, upper_limit
 
 ALPHA_BITS = 10
 """Slopes of leaky relus: in `[-2^9, 2^9)`, so that the product with 16 bits stays within 2^24, exact in float32 (L3, X1)."""
+
+UNIT_BITS = 2
+"""Ones of a sum: of signed numbers of 2 bits the largest is 1, so that 1 is exact at the scale 1, and at no finer one (L6)."""
 
 WIDE_BITS = 16
 """What a leaky relu computes with, in both contracts (L3, L11)."""
@@ -111,8 +114,14 @@ class _Annotator:
                     self._bias(node)
                 case "slope":
                     self._slope(node)
-                case "add" | "concat":
+                case "add" | "select" | "concat":
                     self._share(node)
+                case "product":
+                    self._product(node)
+                case "average":
+                    self._quantize(self._constant(node), "reciprocal", self.bits.reciprocal, signed=False)  # L6
+                case "fill":
+                    self._need(self._input(node))
                 case "function" if node.outputs[0] in self.flow.functions:
                     self._need(self.flow.functions[node.outputs[0]].source)  # L12
                 case "carry" if is_rectifier(node):
@@ -122,7 +131,9 @@ class _Annotator:
                         self._need(self._input(node))
             self._output(node)
         if not self.found:
-            raise UnsupportedError("nothing to quantize: the graph has no Conv, Gemm or MatMul with constant weights and no Add")
+            raise UnsupportedError(
+                "nothing to quantize: the graph has no layer with constant weights and no operator of two tensors"
+            )
         return self._assemble()
 
     # --- what each kind of node asks for
@@ -133,6 +144,9 @@ class _Annotator:
         self._need(data)
         if role_of(node) == RECIPROCAL_ROLE:
             self._quantize(weight, "reciprocal", self.bits.reciprocal, signed=False)
+            return
+        if role_of(node) == SUM_ROLE:
+            self._quantize(weight, "reciprocal", UNIT_BITS, signed=True)
             return
         width = self.weight_bits[node]
         if weight in self.found and self.found[weight][1] != width:
@@ -162,14 +176,20 @@ class _Annotator:
         self._quantize(node.outputs[0], "activation", WIDE_BITS, signed=True)
         self._join(data, node.outputs[0])
 
+    def _product(self, node: onnx_ir.Node) -> None:
+        """Each factor has a scale of its own (L13)."""
+        for value in node.inputs:
+            assert value is not None
+            self._need(value)
+
     def _share(self, node: onnx_ir.Node) -> None:
-        """Operands of Add and Concat, and the output of Concat, are on one grid (L4, L5)."""
+        """Operands of Add, Sub, Max, Min and Concat, and the output of all but sums, are on one grid (L4, L5)."""
         first = next(value for value in node.inputs if value is not None)
         for value in node.inputs:
             assert value is not None
             self._need(value)
             self._join(first, value)
-        if self.flow.kind[node] == "concat":
+        if self.flow.kind[node] == "concat" or self.flow.is_selected(node.outputs[0]):
             self._join(first, node.outputs[0])
 
     def _output(self, node: onnx_ir.Node) -> None:
@@ -179,7 +199,7 @@ class _Annotator:
         if value in self.flow.functions:
             signed = self.flow.signed[value]
             self._quantize(value, "activation", self.bits.activation if signed else self.bits.relu, signed=signed)  # L12
-        if kind not in ("compute", "bias", "own", "add", "rectify", "leaky") or value in self.found or self.flow.is_sum(value):
+        if kind not in ROUNDED or value in self.found or self.flow.is_sum(value) or self.flow.is_selected(value):
             return
         role = role_of(node)
         if role == INPUT_ROLE:
@@ -205,14 +225,17 @@ class _Annotator:
         assert value is not None
         return value
 
+    def _constant(self, node: onnx_ir.Node) -> onnx_ir.Value:
+        return next(value for value in node.inputs if constant(value) is not None and value is not None)
+
     def _need(self, value: onnx_ir.Value) -> None:
-        """The scale of `value` must be set by a quantizer: on its origin, unless a Concat sets it."""
+        """The scale of `value` must be set by a quantizer: on its origin, unless what it is put together from sets it."""
         if constant(value) is not None:
             self._quantize(value, "weight", self.bits.activation, signed=True)
             return
         origin = self.flow.origin[value]
         producer = origin.producer()
-        if origin in self.found or (producer is not None and self.flow.kind[producer] == "concat"):
+        if origin in self.found or (producer is not None and self.flow.kind[producer] == "concat") or self.flow.is_selected(origin):
             return
         is_input = producer is None or role_of(producer) == INPUT_ROLE
         self._quantize(origin, "input" if is_input else "activation", self.bits.activation, signed=self.flow.signed[origin])
@@ -235,7 +258,7 @@ class _Annotator:
     def _weight_bits(self) -> dict[onnx_ir.Node, int]:
         """Width of each layer's weights: the first and the last keep 8 bits when the others have fewer (L9)."""
         layers = [
-            node for node in compute_nodes(self.graph) if self.flow.kind[node] == "compute" and role_of(node) != RECIPROCAL_ROLE
+            node for node in compute_nodes(self.graph) if self.flow.kind[node] == "compute" and role_of(node) not in (RECIPROCAL_ROLE, SUM_ROLE)
         ]
         widths = dict.fromkeys(layers, self.bits.weight)
         if not layers:

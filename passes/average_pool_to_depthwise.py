@@ -1,10 +1,16 @@
-"""Average pool -> depthwise convolution with the reciprocal as its weight (L6).
+"""Average pool -> depthwise convolution (L6).
+
+Where all windows hold equally many elements, the reciprocal of their number is the weight:
 
     AveragePool(kernel k x l, strides, pads)(x)   ->   Conv(group=C, weight[C,1,k,l] = 1/(k l), strides, pads)(x)
     GlobalAveragePool(x[N,C,H,W])                 ->   the same with k x l = H x W
 
-Refused, and left as a float island with the reason: a padded pool that divides by the number of *valid* elements at the
-borders (TensorFlow's SAME), which no constant weight expresses; `ceil_mode`; unknown channels or size.
+Where windows at the borders hold fewer (TensorFlow's SAME divides by the number of *valid* elements), the sum is exact, and the
+reciprocals are a map over the positions:
+
+    AveragePool(kernel k x l, strides, pads)(x)   ->   y = Mul(Conv(group=C, weight[C,1,k,l] = 1, strides, pads)(x), map[1,1,H',W'])
+
+Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), dilation, unknown channels or size.
 """
 
 from __future__ import annotations
@@ -14,10 +20,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir
 
 from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, replace_value, static_shape
-from .flow import RECIPROCAL_ROLE
+from .flow import RECIPROCAL_ROLE, SUM_ROLE
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +43,12 @@ def why_not(node: onnx_ir.Node) -> str | None:
         return "it is dilated"
     if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return "its padding is not explicit"
-    if any(attribute(node, "pads", (0, 0, 0, 0))) and not attribute(node, "count_include_pad", 0):
-        return "padded windows divide by fewer elements at the borders"
     return None
 
 
 @dataclass(frozen=True)
 class AveragePoolToDepthwise:
-    """Lowers every average pool whose windows all have the same size."""
+    """Lowers every average pool of known size."""
 
     name: ClassVar[str] = "average-pool-to-depthwise"
 
@@ -67,30 +72,47 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     assert data is not None and data.shape is not None
     channels, height, width = (int(dim) for dim in data.shape[1:])  # type: ignore[arg-type]
     kernel = attribute(node, "kernel_shape", (height, width)) if node.op_type == "AveragePool" else (height, width)
-    strides = attribute(node, "strides", (1, 1))
-    pads = attribute(node, "pads", (0, 0, 0, 0))
     label = name_of(output)
-    reciprocal = np.full((channels, 1, *kernel), 1.0 / (kernel[0] * kernel[1]), np.float32)
-    metadata = {ROLE_KEY: RECIPROCAL_ROLE}
-    if SOURCE_KEY in node.metadata_props:
-        metadata[SOURCE_KEY] = node.metadata_props[SOURCE_KEY]
+    source = {key: text for key, text in node.metadata_props.items() if key == SOURCE_KEY}
+    counts = _counts(node, (height, width), kernel)
+    smallest, largest = int(counts.min()), int(counts.max())
+    weight = np.full((channels, 1, *kernel), 1.0 / largest if smallest == largest else 1.0, np.float32)
+    suffix, role = ("pooled", RECIPROCAL_ROLE) if smallest == largest else ("sum", SUM_ROLE)
     pooled = add_node(
         graph,
         "Conv",
-        [data, add_initializer(graph, f"{label}__reciprocal", reciprocal)],
-        f"{label}__pooled",
+        [data, add_initializer(graph, f"{label}__{'reciprocal' if smallest == largest else 'ones'}", weight)],
+        f"{label}__{suffix}",
         attributes={
             "kernel_shape": list(kernel),
-            "strides": list(strides),
-            "pads": list(pads),
+            "strides": list(attribute(node, "strides", (1, 1))),
+            "pads": list(attribute(node, "pads", (0, 0, 0, 0))),
             "dilations": [1, 1],
             "group": channels,
         },
         before=node,
         like=output,
-        metadata=metadata,
+        metadata=source | {ROLE_KEY: role},
     )
+    if smallest != largest:
+        reciprocals = add_initializer(graph, f"{label}__reciprocal", (1.0 / counts).astype(np.float32)[None, None])
+        metadata = source | {ROLE_KEY: RECIPROCAL_ROLE}
+        pooled = add_node(graph, "Mul", [pooled, reciprocals], f"{label}__pooled", before=node, like=output, metadata=metadata)
     _take_over(graph, node, pooled)
+
+
+def _counts(node: onnx_ir.Node, sizes: tuple[int, int], kernel: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """By how many elements each window of the pool divides: int64 `[H', W']`."""
+    if node.op_type == "GlobalAveragePool":
+        return np.full((1, 1), sizes[0] * sizes[1], np.int64)
+    strides, pads = attribute(node, "strides", (1, 1)), attribute(node, "pads", (0, 0, 0, 0))
+    along = []
+    for axis in (0, 1):
+        reach = sizes[axis] + pads[axis] + pads[axis + 2] - kernel[axis]
+        starts = np.arange(0, reach + 1, strides[axis]) - pads[axis]
+        inside = np.minimum(starts + kernel[axis], sizes[axis]) - np.maximum(starts, 0)
+        along.append(np.full_like(starts, kernel[axis]) if attribute(node, "count_include_pad", 0) else inside)
+    return np.asarray(np.multiply.outer(*along))
 
 
 def _take_over(graph: onnx_ir.Graph, node: onnx_ir.Node, new: onnx_ir.Value) -> None:

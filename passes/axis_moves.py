@@ -122,6 +122,28 @@ def _slice(node: onnx_ir.Node, perm: Perm) -> Move | None:
     return _listed_axes(node, perm, 3)
 
 
+def _gather(node: onnx_ir.Node, perm: Perm) -> Move | None:
+    """Constant positions of one axis, which stays where it is."""
+    indices = constant(node.inputs[1])
+    if indices is None or indices.ndim != 1 or constant(node.inputs[0]) is not None:
+        return None
+    return Move(perm, attributes={"axis": perm[attribute(node, "axis", 0) % len(perm)]})
+
+
+def _per_axis(index: int) -> Callable[[onnx_ir.Node, Perm], Move | None]:
+    """Operators with one number per axis in input `index`, and no other input: repeats of a Tile, scales of a Resize."""
+
+    def move(node: onnx_ir.Node, perm: Perm) -> Move | None:
+        numbers = constant(node.inputs[index]) if len(node.inputs) > index else None
+        others = (value for position, value in enumerate(node.inputs[1:], start=1) if position != index)
+        listed = attribute(node, "axes", None) is not None
+        if numbers is None or numbers.size != len(perm) or listed or any(value is not None for value in others):
+            return None
+        return Move(perm, constants={index: np.ascontiguousarray(numbers[list(inverse(perm))])})
+
+    return move
+
+
 def _listed_axes(node: onnx_ir.Node, perm: Perm, index: int) -> Move | None:
     axes = constant(node.inputs[index]) if len(node.inputs) > index else None
     if axes is None:
@@ -147,4 +169,7 @@ _MOVES: dict[str, Callable[[onnx_ir.Node, Perm], Move | None]] = {
     "Split": _axis(0),
     "Pad": _pad,
     "Slice": _slice,
+    "Gather": _gather,
+    "Tile": _per_axis(1),
+    "Resize": _per_axis(2),
 }

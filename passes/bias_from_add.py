@@ -7,7 +7,7 @@ An existing bias is added in float64, several constants at once (B1). The other 
 Conv, ConvTranspose, Gemm, MatMul.
 
 Refused: a layer whose sum somebody else reads too or that is a graph output, a constant that is not per channel or would
-enlarge the result, a MatMul of rank above 2 (Gemm has no such form; the Add stays), a ConvTranspose with groups.
+enlarge the result, a MatMul of rank above 2 (Gemm has no such form; the Add stays).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ _SOURCES = ("Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs
 _CARRY = (
     *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceMax", "Reshape", "Flatten"),
     *("Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Slice", "Split", "Gather", "DepthToSpace", "SpaceToDepth"),
+    "Tile",
 )
 _ALL = ("Add", "Mul", "Min", "Sum", "Concat", "Mean")
 
@@ -86,6 +87,8 @@ def _never_negative(node: onnx_ir.Node, known: set[onnx_ir.Value]) -> bool:
         value = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         fixed = len(node.inputs) < 3 or node.inputs[2] is None or (value is not None and bool(value >= 0))
         return _is_known(node.inputs[0], known) and (attribute(node, "mode", "constant") != "constant" or fixed)
+    if is_op(node, "Resize"):
+        return attribute(node, "mode", "nearest") != "cubic" and _is_known(node.inputs[0], known)
     if is_op(node, *_ALL):
         return all(_is_known(value, known) for value in node.inputs)
     return is_op(node, "Max") and any(_is_known(value, known) for value in node.inputs)

@@ -6,30 +6,69 @@ read off this analysis, never off node names (L1-L12).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir
 
 from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, FunctionRegion, attribute, constant, consumers, function_regions, only_consumer
+from .fold_pad import constant_pads, fill_of
 from .function_signs import may_be_negative
+from .resizes import repeats_whole
 
-Kind = Literal["compute", "bias", "own", "add", "concat", "rectify", "slope", "leaky", "function", "carry", "float", "island", "tail"]
+Kind = Literal[
+    "compute",
+    "bias",
+    "own",
+    "add",
+    "product",
+    "select",
+    "concat",
+    "rectify",
+    "slope",
+    "leaky",
+    "function",
+    "fill",
+    "average",
+    "carry",
+    "float",
+    "island",
+    "tail",
+]
 
 TAIL_OPS = frozenset({"Softmax", "LogSoftmax"})
 """Softmax and everything behind it stays float (L8)."""
+
+_WHOLE = frozenset({"Add", "Sub", "Mul", "Max", "Min", "Concat"})
+"""Operators whose constants are operands like any other, not parameters."""
 
 NON_NEGATIVE_OPS = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Softplus"})
 
 INPUT_ROLE = "input"
 RESCALE_ROLE = "rescale"
 RECIPROCAL_ROLE = "reciprocal"
+SUM_ROLE = "sum"
+"""An average pool as one convolution, or as a convolution that adds up and a Mul with a map of reciprocals (L6)."""
 REQUANTIZE_ROLE = "requantize"
 BIAS_ROLE = "bias"
 SLOPE_ROLE = "slope"
 LEAKY_ROLE = "leaky"
 """The Mul and the Max (or Min) that a leaky relu is lowered to (L3)."""
+_OF_SEVERAL: dict[str, Kind] = {
+    "Add": "add",
+    "Sub": "add",
+    "Mul": "product",
+    "Max": "select",
+    "Min": "select",
+    "Concat": "concat",
+}
+"""Operators of several tensors, or of a tensor and a constant that no layer took (L4, L5, L13)."""
+
+ROUNDED = frozenset({"compute", "bias", "add", "product", "select", "average", "own", "rectify", "leaky", "fill"})
+"""Kinds that compute what a quantizer behind them rounds."""
+
 OWN_ROLES = frozenset({INPUT_ROLE, RESCALE_ROLE, REQUANTIZE_ROLE})
 """Identity nodes with one of these roles exist so that a quantizer has a value of its own (S)."""
 
@@ -66,22 +105,33 @@ def is_unsigned_rectifier(node: onnx_ir.Node) -> bool:
     return low is not None and float(low.item()) >= 0.0
 
 
-def leaky_slope(node: onnx_ir.Node) -> float | None:
-    """`a` of a leaky relu, whole or lowered to `Max(x, a * x)`, else None; one that is not finite has no fixed-point form."""
+def leaky_slopes(node: onnx_ir.Node) -> npt.NDArray[np.float64] | None:
+    """`a` of a leaky relu, whole or lowered to `Max(x, a * x)`, else None; what is not finite has no fixed-point form.
+
+    One number or several, which meet the input by broadcasting: one per channel, for instance.
+    """
+    slopes: npt.NDArray[np.float64] | None = None
     if node.op_type == "LeakyRelu" and node.domain == "":
-        slope = float(attribute(node, "alpha", 0.01))
-        return slope if math.isfinite(slope) else None
-    scaled = node.inputs[1].producer() if role_of(node) == LEAKY_ROLE and len(node.inputs) == 2 and node.inputs[1] else None
-    alpha = constant(scaled.inputs[1]) if scaled is not None and is_slope(scaled) else None
-    return None if alpha is None else float(alpha.item())
+        slopes = np.asarray(attribute(node, "alpha", 0.01), np.float64)
+    elif node.op_type == "PRelu" and node.domain == "":
+        array = constant(node.inputs[1])
+        slopes = None if array is None else array.astype(np.float64)
+    elif role_of(node) == LEAKY_ROLE and len(node.inputs) == 2 and node.inputs[1]:
+        scaled = node.inputs[1].producer()
+        alpha = constant(scaled.inputs[1]) if scaled is not None and is_slope(scaled) else None
+        slopes = None if alpha is None else alpha.astype(np.float64)
+    return slopes if slopes is not None and slopes.size and np.isfinite(slopes).all() else None
+
+
+def leaky_slope(node: onnx_ir.Node) -> float | None:
+    """The slope of a leaky relu that has one, else None."""
+    slopes = leaky_slopes(node)
+    return float(slopes.item()) if slopes is not None and slopes.size == 1 else None
 
 
 def is_slope(node: onnx_ir.Node) -> bool:
     """Whether the node is the `a * x` of a lowered leaky relu."""
-    if role_of(node) != SLOPE_ROLE or node.op_type != "Mul":
-        return False
-    alpha = constant(node.inputs[1])
-    return alpha is not None and alpha.size == 1
+    return role_of(node) == SLOPE_ROLE and node.op_type == "Mul" and constant(node.inputs[1]) is not None
 
 
 @dataclass
@@ -107,14 +157,20 @@ class Flow:
     def is_unrounded(self, value: onnx_ir.Value) -> bool:
         """Whether the value is computed, not moved: what comes next may read it before it is rounded."""
         producer = value.producer()
-        if producer is None or self.kind.get(producer) not in ("compute", "bias", "add", "own", "rectify", "leaky"):
+        if producer is None or self.kind.get(producer) not in ROUNDED:
             return False
         return role_of(producer) not in (INPUT_ROLE, RESCALE_ROLE)
 
+    def is_selected(self, value: onnx_ir.Value) -> bool:
+        """Whether the value is a maximum or minimum that stays on the grid of its operands: nothing rounds it (L5)."""
+        producer = value.producer()
+        selects = producer is not None and self.kind.get(producer) == "select"
+        return selects and value not in self.wide and not self.is_sum(value)
+
     def is_sum(self, value: onnx_ir.Value) -> bool:
-        """Whether the value is an accumulator whose only reader rectifies it: no quantizer in between (L2)."""
+        """Whether the value is an accumulator whose only reader rectifies it, or averages it: no quantizer in between (L2, L6)."""
         reader = only_consumer(value)
-        return reader is not None and self.kind.get(reader) == "rectify" and self.is_unrounded(value)
+        return reader is not None and self.kind.get(reader) in ("rectify", "average") and self.is_unrounded(value)
 
 
 def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
@@ -194,19 +250,27 @@ def _classify(
         return "bias"
     if node.op_type == "Identity" and role in OWN_ROLES:
         return "own"
-    if node.op_type == "Add" and any(integer_inputs):
-        return "add"
-    if node.op_type == "Concat" and any(integer_inputs):
-        return "concat"
-    if is_rectifier(node):
-        return "carry" if integer_inputs[0] and _keeps_the_grid(node, data[0], flow) else "rectify"
+    if node.op_type == "Mul" and role == RECIPROCAL_ROLE:
+        return "average"
     if is_slope(node):
         return "slope"
-    if leaky_slope(node) is not None:
+    if leaky_slopes(node) is not None:
         return "leaky"
+    if node.op_type in _OF_SEVERAL and any(integer_inputs):
+        return _OF_SEVERAL[node.op_type]
+    if is_rectifier(node):
+        return "carry" if integer_inputs[0] and _keeps_the_grid(node, data[0], flow) else "rectify"
     if node.op_type in PASS_THROUGH and node.inputs[0] is data[0] and _moves_exactly(node):
         return "carry" if integer_inputs[0] else "float"
+    if node.op_type == "Pad" and integer_inputs[0] and is_fill(node):
+        return "fill"
     return "island"
+
+
+def is_fill(node: onnx_ir.Node) -> bool:
+    """Whether a Pad puts a finite number other than zero around its input: what leaves it is rounded anew (L7)."""
+    fill = fill_of(node)
+    return bool(fill) and abs(fill or 0.0) <= float(np.finfo(np.float32).max) and constant_pads(node) is not None
 
 
 def _keeps_the_grid(node: onnx_ir.Node, value: onnx_ir.Value, flow: Flow) -> bool:
@@ -229,40 +293,46 @@ def is_flat(node: onnx_ir.Node) -> bool:
 
 
 def _moves_exactly(node: onnx_ir.Node) -> bool:
-    """Whether a pass-through operator really only moves: a Pad must pad with zero, a MaxPool has one output.
+    """Whether a pass-through operator really only moves: a Pad pads with zero or with what it holds, a MaxPool has one output.
 
-    A Slice moves whatever its indices are; a Gather is at home here only where they are constant (else it may be a lookup).
+    A Slice moves whatever its indices are; a Gather or Tile is at home here only where they are constant (a Gather may else be a
+    lookup), a Resize only in the form that repeats elements (`plain-resizes`).
     """
     if node.op_type == "Pad":
-        mode = node.attributes.get("mode")
-        fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        absent = len(node.inputs) < 3 or node.inputs[2] is None
-        return (mode is None or mode.value == "constant") and (absent or (fill is not None and not fill.any()))
-    if node.op_type == "Gather" and constant(node.inputs[1]) is None:
+        return constant_pads(node) is not None and (attribute(node, "mode", "constant") != "constant" or fill_of(node) == 0)
+    if node.op_type in ("Gather", "Tile") and constant(node.inputs[1]) is None:
         return False
-    return len(node.outputs) == 1
+    return len(node.outputs) == 1 and (node.op_type != "Resize" or repeats_whole(node))
 
 
 def _may_be_negative(node: onnx_ir.Node, kind: Kind, data: list[onnx_ir.Value], flow: Flow) -> bool:
     if kind == "rectify":
         return not is_unsigned_rectifier(node)
+    if kind == "fill":
+        return flow.signed.get(data[0], True) or (fill_of(node) or 0.0) < 0
     if kind == "leaky":
-        slope = leaky_slope(node)
-        return slope is None or (slope > 0 and flow.signed.get(data[0], True))
+        slopes = leaky_slopes(node)
+        return slopes is None or (bool((slopes > 0).any()) and flow.signed.get(data[0], True))
+    if kind == "product" and len(set(node.inputs)) == 1:
+        return False  # a square
     if node.op_type in NON_NEGATIVE_OPS:
         return False
     if node.outputs[0] in flow.functions:
         region = flow.functions[node.outputs[0]]
         return may_be_negative(region, signed=flow.signed.get(region.source, True))
     if kind == "compute":
-        return role_of(node) != RECIPROCAL_ROLE or flow.signed.get(data[0], True)
-    if kind in ("carry", "float", "own", "add", "concat") or node.op_type == "AveragePool":
+        return role_of(node) not in (RECIPROCAL_ROLE, SUM_ROLE) or flow.signed.get(data[0], True)
+    if (
+        kind in ("carry", "float", "own", "product", "select", "average", "concat")
+        or (kind == "add" and node.op_type == "Add")
+        or node.op_type == "AveragePool"
+    ):
         return group_is_signed(node, flow)
     return True
 
 
 def group_is_signed(node: onnx_ir.Node, flow: Flow) -> bool:
-    """Whether any operand of an Add or Concat (or any other node) may be negative."""
+    """Whether any operand of a node may be negative; operands on one scale have one sign."""
     for value in node.inputs:
         if value is None:
             continue
@@ -270,6 +340,6 @@ def group_is_signed(node: onnx_ir.Node, flow: Flow) -> bool:
         if array is None:
             if flow.signed.get(value, True):
                 return True
-        elif node.op_type in ("Add", "Concat") and (array < 0).any():
+        elif node.op_type in _WHOLE and (array < 0).any():
             return True
     return False

@@ -5,11 +5,11 @@
 
     s = gamma / sqrt(var + epsilon)          per output channel, in float64; the result is stored in the weight's type
 
-Conv of any group, ConvTranspose (output channels in axis 1 of its weight), Gemm, MatMul of rank 2 (which becomes Gemm).
+Conv and ConvTranspose of any group, Gemm, MatMul of rank 2 (which becomes Gemm).
 Batch norms in a row are folded at once, so that the weight is rounded once. A batch norm without a layer in front is for
 `affine-into-next` or `affine-to-depthwise`.
 
-Refused: parameters that are not constant, a ConvTranspose with groups, a sum with other readers or that is a graph output.
+Refused: parameters that are not constant, a sum with other readers or that is a graph output.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class _Inserter:
         for value in node.inputs:
             if value is not None and constant(value) is not None and value.name in by_value and value not in self.carried:
                 self._constant(node, value, by_value[name_of(value)])
-        if self.flow.kind[node] in ("compute", "slope"):
+        if self.flow.kind[node] in ("compute", "slope", "product", "average"):
             self._check_product(node)
         for value in node.outputs[1:]:  # an island may have several outputs (Split)
             if value.name in by_value:
@@ -120,7 +120,8 @@ class _Inserter:
         quantizer = by_value.get(name_of(node.outputs[0]))
         if quantizer is not None:
             self._activation(node, quantizer)
-        elif self.flow.kind[node] in ("carry", "float", "concat", "own"):  # float: it moves what an island computed
+        elif self.flow.kind[node] in ("carry", "float", "concat", "own") or self.flow.is_selected(node.outputs[0]):
+            # float: it moves what an island computed
             carrier = next((self.carried[value] for value in node.inputs if value in self.carried), None)
             if carrier is not None and node.op_type != "Identity":
                 _refuse_dropped_clip(node, carrier)
@@ -129,7 +130,7 @@ class _Inserter:
                 self.carried[node.outputs[0]] = carrier
 
     def _check_product(self, node: onnx_ir.Node) -> None:
-        """Q5: the exponent of the layer's sum, or of a leaky relu's product."""
+        """Q5: the exponent of the layer's sum, or of a product."""
         operands = [self.carried[value] for value in node.inputs[:2] if value is not None and value in self.carried]
         exponent = sum(quantizer.decided_exponent for quantizer in operands)
         if not MIN_EXPONENT <= exponent <= MAX_EXPONENT:

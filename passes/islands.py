@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir import COMPUTE, SOURCE_KEY
+from ..ir import COMPUTE, SOURCE_KEY, attribute
 from .average_pool_to_depthwise import why_not
+from .bilinear_to_depthwise import why_not as why_not_bilinear
+from .fold_pad import constant_pads, fill_of
 from .flow import INPUT_ROLE, RESCALE_ROLE, TAIL_OPS, Flow, analyse, is_flat, is_rectifier, role_of
 
 _EXACT_OPS = frozenset({"Mul", "Max", "Min"})
@@ -57,6 +59,10 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
         return "stays float (L8)" if node.op_type in TAIL_OPS else "behind a Softmax, which stays float (L8)"
     if node.op_type in ("AveragePool", "GlobalAveragePool"):
         return f"average pool: {why_not(node)}"
+    if node.op_type == "Resize":
+        return f"resize: {_why_not_resized(node)}"
+    if node.op_type == "Pad":
+        return _why_not_padded(node)
     if node.op_type in COMPUTE and not is_flat(node):
         return "only convolutions over height and width are quantized"
     if node.op_type in COMPUTE:
@@ -70,6 +76,21 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
     return f"{node.op_type} has no fixed-point form"
 
 
+def _why_not_resized(node: onnx_ir.Node) -> str:
+    if attribute(node, "mode", "nearest") == "nearest":
+        return "which elements it takes is computed, or not known before it runs"
+    return why_not_bilinear(node) or "it is lowered"
+
+
+def _why_not_padded(node: onnx_ir.Node) -> str:
+    if constant_pads(node) is None:
+        return "by how much it pads is computed"
+    fill = fill_of(node)
+    if fill is None:
+        return "what it pads with is computed"
+    return f"it pads with {fill:g}, which no power-of-two grid holds; in front of a MaxPool that is the pool's own padding"
+
+
 def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
     """Nodes of `_EXACT_OPS` all of whose operands are on a fixed-point grid in the quantized model."""
     needed = _needed_origins(graph, flow)
@@ -79,7 +100,7 @@ def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
         kind, operands = flow.kind[node], [value for value in node.inputs if value is not None]
         if kind == "island" and node.domain == "" and node.op_type in _EXACT_OPS and all(value in fixed for value in operands):
             exact.add(node)
-        rounded = kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky") or node.outputs[0] in needed
+        rounded = kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky", "fill", "average") or node.outputs[0] in needed
         rounded = rounded or node.outputs[0] in flow.functions
         own = kind == "own" and role_of(node) != INPUT_ROLE
         moved = kind in ("carry", "float", "own") and operands[0] in fixed
@@ -94,7 +115,7 @@ def _needed_origins(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Value]:
     for node in graph:
         kind = flow.kind[node]
         readable = node.inputs if kind in ("add", "concat") else node.inputs[:1]
-        reads = kind in ("compute", "add", "concat") or (kind == "carry" and is_rectifier(node))
+        reads = kind in ("compute", "add", "concat", "fill") or (kind == "carry" and is_rectifier(node))
         for value in readable if reads or kind == "rectify" or role_of(node) == RESCALE_ROLE else ():
             if value is not None and (reads or (value in flow.integers and not flow.is_sum(value))):
                 needed.add(flow.origin.get(value, value))

@@ -18,19 +18,17 @@ from .rewriting import Array, Float64, channel_vector, drop, inherited, is_op, o
 
 @dataclass(frozen=True)
 class Layer:
-    """Conv, Gemm or MatMul whose weight is constant.
+    """Conv, ConvTranspose, Gemm or MatMul whose weight is constant.
 
     Attributes:
         node: the node.
         weight: its constant.
-        channel_axis: axis of the output channels in the weight.
-        channels: their number.
+        channels: number of output channels.
         bias: float64 [channels]; None where it has none.
     """
 
     node: onnx_ir.Node
     weight: Array
-    channel_axis: int
     channels: int
     bias: Float64 | None
 
@@ -44,6 +42,21 @@ class Layer:
         """Whether a bias can be given to it: a MatMul of rank 2 becomes a Gemm, one of higher rank has no such form."""
         return self.node.op_type != "MatMul" or rank_of(self.node.inputs[0]) == 2
 
+    def along_channels(self, vector: Float64) -> Float64:
+        """One number per output channel, broadcastable against the weight.
+
+        A ConvTranspose has its output channels in axis 1 of its weight `[C_in, C_out / group, h, w]`; with groups they are spread
+        over both axes: the inputs of a group see its own outputs only.
+        """
+        ones = (1,) * (self.weight.ndim - 2)
+        if self.node.op_type == "Conv":
+            return vector.reshape(-1, 1, *ones)
+        if self.node.op_type == "ConvTranspose":
+            groups = attribute(self.node, "group", 1)
+            rows = np.repeat(vector.reshape(groups, -1), self.weight.shape[0] // groups, axis=0)
+            return rows.reshape(*rows.shape, *ones)
+        return vector.reshape(1, -1)
+
 
 def rank_of(value: onnx_ir.Value | None) -> int | None:
     """Number of dimensions, None where unknown."""
@@ -56,29 +69,30 @@ def layer_behind(value: onnx_ir.Value | None) -> Layer | None:
     Gemm is expected in plain form (alpha = beta = 1, nothing transposed; pass `plain-gemm`).
     """
     node = None if value is None else value.producer()
-    if node is None or not is_op(node, "Conv", "Gemm", "MatMul"):
+    if node is None or not is_op(node, "Conv", "ConvTranspose", "Gemm", "MatMul"):
         return None
     weight = constant(node.inputs[1])
     if weight is None or weight.dtype.kind != "f":
         return None
     if node.op_type == "Conv":
-        axis = 0
+        channels = weight.shape[0]
+    elif node.op_type == "ConvTranspose":
+        channels = weight.shape[1] * attribute(node, "group", 1)
     elif (
         weight.ndim == 2
         and attribute(node, "transB", 0) == 0
         and attribute(node, "alpha", 1.0) == 1.0 == attribute(node, "beta", 1.0)
     ):
-        axis = 1
+        channels = weight.shape[1]
     else:
         return None
-    channels = weight.shape[axis]
     bias: Float64 | None = None
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         array = constant(node.inputs[2])
         bias = None if array is None else channel_vector(array, max(array.ndim, 1), max(array.ndim, 1) - 1, channels)
         if bias is None:
             return None
-    return Layer(node, weight, axis, channels, bias)
+    return Layer(node, weight, channels, bias)
 
 
 def affine_of(node: onnx_ir.Node, rank: int, axis: int, channels: int) -> tuple[int, Float64, Float64] | None:
@@ -114,10 +128,11 @@ def affine_of(node: onnx_ir.Node, rank: int, axis: int, channels: int) -> tuple[
 
 def channel_axis_of_output(layer: Layer) -> tuple[int, int] | None:
     """Rank of the layer's output and the position of its channel axis."""
-    rank = rank_of(layer.output) or (layer.weight.ndim if layer.node.op_type == "Conv" else rank_of(layer.node.inputs[0]))
+    spatial = layer.node.op_type in ("Conv", "ConvTranspose")
+    rank = rank_of(layer.output) or (layer.weight.ndim if spatial else rank_of(layer.node.inputs[0]))
     if rank is None:
         return None
-    return (rank, 1) if layer.node.op_type == "Conv" else (rank, rank - 1)
+    return (rank, 1) if spatial else (rank, rank - 1)
 
 
 def fold_into(
@@ -142,9 +157,8 @@ def fold_into(
     result = last.outputs[0]
     like_bias = node.inputs[2] if layer.bias is not None else shift_like
     if scale is not None:
-        shape = [1] * layer.weight.ndim
-        shape[layer.channel_axis] = layer.channels
-        set_constant(graph, node, 1, stored(layer.weight.astype(np.float64) * scale.reshape(shape), dtype), node.inputs[1])
+        folded = layer.weight.astype(np.float64) * layer.along_channels(scale)
+        set_constant(graph, node, 1, stored(folded, dtype), node.inputs[1])
     node.metadata_props.update(inherited(node, last))
     bias = layer.bias
     if bias is not None and scale is not None:

@@ -3,6 +3,9 @@ r"""Leaky relu -> the larger of x and a * x, each with a value of its own for it
     y = LeakyRelu(x; a)     =>     y__scaled = Mul(x, a),  y = Max(x, y__scaled)         a <= 1
                                    y__scaled = Mul(x, a),  y = Min(x, y__scaled)         a > 1
 
+    y = PRelu(x, a)         =>     one slope per channel: a constant of that shape, above 1 or not above 1 throughout; else
+                                   m = Max(x, min(a, 1) x),  y = Min(m, max(a, 1) m)
+
 For `x >= 0` the two operands are `x` and `a x`, of which `x` is the larger where `a <= 1`; for `x < 0` it is `a x`. Beyond
 `a = 1` both comparisons turn round. Negative slopes are slopes like others: the result is then never negative.
 
@@ -24,18 +27,19 @@ import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir
 
-from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, name_of, only_consumer, scalar
-from .flow import LEAKY_ROLE, RESCALE_ROLE, SLOPE_ROLE, Flow, analyse, leaky_slope
-from .rewriting import drop, is_op, refuse, take_over
+from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, name_of, only_consumer
+from .flow import LEAKY_ROLE, RESCALE_ROLE, SLOPE_ROLE, Flow, analyse, leaky_slopes
+from .rewriting import Float64, drop, is_op, refuse, take_over
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class LeakyToMax:
-    """Lowers every LeakyRelu.
+    """Lowers every LeakyRelu, and every PRelu with constant slopes.
 
     Attributes:
         unsigned_input: the network's inputs are never negative.
@@ -48,7 +52,7 @@ class LeakyToMax:
     def apply(self, model: onnx_ir.Model) -> bool:
         """Returns whether any was lowered."""
         flow = analyse(model.graph, unsigned_input=self.unsigned_input)
-        found = [found for node in model.graph if is_op(node, "LeakyRelu") and (found := _look_at(node, flow))]
+        found = [found for node in model.graph if is_op(node, "LeakyRelu", "PRelu") and (found := _look_at(node, flow))]
         for leaky in found:  # only now: what is rewritten is not known to the analysis
             _lower(model.graph, leaky)
         return bool(found)
@@ -56,24 +60,24 @@ class LeakyToMax:
 
 @dataclass(frozen=True)
 class Leaky:
-    """A LeakyRelu and what is known of its input: its sign, and whether it may carry the 16-bit quantizer."""
+    """A leaky relu and what is known of its input: its sign, and whether it may carry the 16-bit quantizer."""
 
     node: onnx_ir.Node
-    slope: float
+    slopes: Float64
     signed: bool
     is_its_own: bool
 
 
 def _look_at(node: onnx_ir.Node, flow: Flow) -> Leaky | None:
-    data, slope = node.inputs[0], leaky_slope(node)
-    if data is None or slope is None or flow.kind[node] != "leaky":
-        refuse(logger, node, "its slope is not finite, or it is part of the float tail")
+    data, slopes = node.inputs[0], leaky_slopes(node)
+    if data is None or slopes is None or flow.kind[node] != "leaky":
+        refuse(logger, node, "its slopes are computed or not finite, or it is part of the float tail")
         return None
-    return Leaky(node, slope, flow.signed[data], flow.is_unrounded(data) and only_consumer(data) is node)
+    return Leaky(node, slopes, flow.signed[data], flow.is_unrounded(data) and only_consumer(data) is node)
 
 
 def _lower(graph: onnx_ir.Graph, leaky: Leaky) -> None:
-    node, slope = leaky.node, leaky.slope
+    node = leaky.node
     data, output = node.inputs[0], node.outputs[0]
     assert data is not None
     label = name_of(output)
@@ -84,10 +88,20 @@ def _lower(graph: onnx_ir.Graph, leaky: Leaky) -> None:
         if not leaky.is_its_own:
             own = {ROLE_KEY: RESCALE_ROLE}
             data = add_node(graph, "Identity", [data], f"{name_of(data)}__to__{label}", before=node, like=data, metadata=own)
-        alpha = add_initializer(graph, f"{label}__alpha", scalar(slope))
-        product = source | {ROLE_KEY: SLOPE_ROLE}
-        scaled = add_node(graph, "Mul", [data, alpha], f"{label}__scaled", before=node, like=data, metadata=product)
-        operator, role = "Max" if slope <= 1.0 else "Min", source | {ROLE_KEY: LEAKY_ROLE}
-        result = add_node(graph, operator, [data, scaled], f"{label}__leaky", before=node, like=output, metadata=role)
+        product, role = source | {ROLE_KEY: SLOPE_ROLE}, source | {ROLE_KEY: LEAKY_ROLE}
+        result = data
+        for operator, name, slopes in _stages(leaky.slopes, label):
+            alpha = add_initializer(graph, f"{name}__alpha", slopes.astype(np.float32))
+            scaled = add_node(graph, "Mul", [result, alpha], f"{name}__scaled", before=node, like=data, metadata=product)
+            result = add_node(graph, operator, [result, scaled], f"{name}__leaky", before=node, like=output, metadata=role)
     take_over(output, result)
     drop(node)
+
+
+def _stages(slopes: Float64, label: str) -> list[tuple[str, str, Float64]]:
+    """Which extremes a leaky relu consists of, how they are called, and their slopes: where some are above 1, of two."""
+    if (slopes <= 1).all():
+        return [("Max", label, slopes)]
+    if (slopes >= 1).all():
+        return [("Min", label, slopes)]
+    return [("Max", f"{label}__up_to_1", np.minimum(slopes, 1)), ("Min", label, np.maximum(slopes, 1))]

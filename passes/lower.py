@@ -13,10 +13,11 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import ROLE_KEY, SOURCE_KEY, Contract, add_initializer, add_node, constant, name_of, only_consumer, rename
+from ..ir import COMPUTE, ROLE_KEY, SOURCE_KEY, Contract, add_initializer, add_node, constant, name_of, only_consumer, rename
 from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Pass, run_passes
-from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, Flow, analyse, role_of
+from .bilinear_to_depthwise import BilinearToDepthwise
+from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, SUM_ROLE, Flow, analyse, role_of
 from .insert_rescale import InsertRescale
 from .leaky_to_max import LeakyToMax
 
@@ -63,14 +64,14 @@ class OwnConstants:
         modified = False
         seen: set[onnx_ir.Value] = set()
         for node in model.graph:
-            first = {"compute": 2, "add": 0, "bias": 0, "concat": 0, "function": 0}.get(flow.kind[node])
+            first = {"compute": 2, "add": 0, "product": 0, "select": 0, "bias": 0, "concat": 0, "function": 0}.get(flow.kind[node])
             for index, value in enumerate(node.inputs):
                 if first is None or index < first or value is None:
                     continue
                 array = constant(value)
                 if array is None:
                     continue
-                if value in seen or any(position == 1 and reader.op_type == "Conv" for reader, position in value.uses()):
+                if value in seen or any(position == 1 and reader.op_type in COMPUTE for reader, position in value.uses()):
                     copy = add_initializer(model.graph, f"{name_of(value)}__of__{name_of(node.outputs[0])}", array)
                     node.replace_input_with(index, copy)
                     modified = True
@@ -96,7 +97,7 @@ class SplitBias:
         flow = analyse(model.graph)
         modified = False
         for node in list(model.graph):
-            if flow.kind[node] != "compute" or role_of(node) == RECIPROCAL_ROLE:
+            if flow.kind[node] != "compute" or role_of(node) in (RECIPROCAL_ROLE, SUM_ROLE):
                 continue
             readers = [reader for reader, _ in node.outputs[0].uses()]
             if len(readers) == 1 and role_of(readers[0]) in (BIAS_ROLE, REQUANTIZE_ROLE):
@@ -153,7 +154,7 @@ def lowering(contract: Contract, *, unsigned_input: bool = False) -> tuple[Pass,
     """The recipe for a contract, in the only order that works (S)."""
     split: tuple[Pass, ...] = (SplitBias(),) if contract == "layer16" else ()
     leaky = LeakyToMax(unsigned_input)
-    return (AveragePoolToDepthwise(), OwnInputs(), OwnConstants(), leaky, *split, InsertRescale(unsigned_input))
+    return (AveragePoolToDepthwise(), BilinearToDepthwise(), OwnInputs(), OwnConstants(), leaky, *split, InsertRescale(unsigned_input))
 
 
 def lower(model: onnx_ir.Model, contract: Contract, *, unsigned_input: bool = False) -> None:

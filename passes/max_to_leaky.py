@@ -1,135 +1,112 @@
-"""Every way of writing a leaky relu with one slope becomes LeakyRelu.
+"""Every way of writing a leaky relu becomes LeakyRelu, or PRelu where its slopes differ.
 
     s = Mul(x, a), y = Max(x, s)                                 a <= 1      =>      y = LeakyRelu(x; a)
     s = Mul(x, a), y = Min(x, s)                                 a >= 1      =>      y = LeakyRelu(x; a)
     y = PRelu(x, a)                                                          =>      y = LeakyRelu(x; a)
     p = Relu(x), n = Neg(x), m = Relu(n), s = Mul(m, -a), y = Add(p, s)      =>      y = LeakyRelu(x; a)
+    p = Relu(x), m = Min(x, 0), s = Mul(m, a), y = Add(p, s)                 =>      y = LeakyRelu(x; a)
+    p = Relu(x), d = Sub(x, Abs(x)), s = Mul(d, a / 2), y = Add(p, s)        =>      y = LeakyRelu(x; a)
 
-The last is how Keras writes PReLU; `Sub(p, Mul(m, a))` is the same. LeakyRelu with the slope 0 is Relu, with the slope 1
-Identity. All are equal bit for bit in floats too: both sides multiply once and select.
+The fourth is how Keras writes PReLU. Others of the kind are found by what they compute (`two_slopes`): 1 times what is
+positive, a times what is negative. With one slope per channel (or per element) they become PRelu(x, a). LeakyRelu with the
+slope 0 is Relu, with the slope 1 Identity. In floats both sides multiply once and select, so the numbers stay; where a
+spelling multiplies twice they may move by a rounding.
 
-Operands may come in either order. Refused: slopes that differ (between channels, say), that are not finite or on the other
-side of 1, where the larger of the two is no leaky relu; products that others read too are kept for them.
+Operands may come in either order. Refused: slopes that are not finite, or on the other side of 1, where the larger of the
+two is no leaky relu; slopes by which x would grow. Products that others read too are kept for them.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir
 
-from ..ir import ROLE_KEY, attribute, constant, name_of, static_shape
-from .rewriting import drop, inherited, is_op, operand_pair, refuse, rewrite_each, take_over
+from ..ir import ROLE_KEY, add_initializer, attribute, name_of, static_shape
+from .rewriting import Array, Float64, drop, inherited, is_op, refuse, rewrite_each, take_over
+from .two_slopes import slopes_of, sources
 
 logger = logging.getLogger(__name__)
+
+_ROUNDING = 1e-6
+"""How far from 1 the slope above zero may be where it was put together from float32 constants."""
 
 
 @dataclass(frozen=True)
 class MaxToLeaky:
-    """Recognises leaky relus; their slopes 0 and 1 are Relu and Identity."""
+    """Recognises leaky and parametric relus; the slopes 0 and 1 are Relu and Identity."""
 
     name: ClassVar[str] = "max-to-leaky"
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
-        found = rewrite_each(model.graph, _recognise, "Max", "Min", "PRelu", "Add", "Sub")
+        found = rewrite_each(model.graph, _recognise, "Max", "Min", "PRelu", "Add", "Sub", "Mul")
         return rewrite_each(model.graph, _simplify, "LeakyRelu") or found
 
 
 def _recognise(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     if ROLE_KEY in node.metadata_props:  # lowering wrote it
         return False
-    pair = _of_parametric(node) or _of_extreme(node) or _of_two_halves(node)
-    if pair is None:
-        return False
-    data, slope = pair
-    if slope is None or not math.isfinite(slope):
-        return refuse(logger, node, "a leaky relu needs one finite slope")
-    if (is_op(node, "Max") and slope > 1) or (is_op(node, "Min") and slope < 1):
-        return refuse(logger, node, f"with the slope {slope} it is no leaky relu")
-    _replace(graph, node, "LeakyRelu", data, slope)
-    return True
+    for data in sources(node.outputs[0])[1:]:
+        found = slopes_of(node.outputs[0], data)
+        if not found.selects:
+            continue
+        with np.errstate(invalid="ignore"):
+            is_kept = bool((np.abs(found.positive - 1) <= _ROUNDING).all())
+            slopes = found.negative + 0 * found.positive  # as large as both
+        if not is_kept or not np.isfinite(slopes).all():
+            refuse(logger, node, "a leaky relu leaves what is positive as it is, and its slopes are finite")
+        elif not slopes.size or not _fits(slopes, data):
+            refuse(logger, node, f"slopes of shape {slopes.shape} do not meet {data.name!r} element by element")
+        elif (slopes == slopes.flat[0]).all():
+            _replace(graph, node, "LeakyRelu", data, {"alpha": float(np.float32(slopes.flat[0]))})
+            return True
+        elif is_op(node, "PRelu") and node.inputs[0] is data:
+            return False  # written so already
+        else:
+            label = f"{name_of(node.outputs[0])}__slopes"
+            _replace(graph, node, "PRelu", data, {}, add_initializer(graph, label, _stored(slopes, data)))
+            return True
+    return False
+
+
+def _stored(slopes: Float64, data: onnx_ir.Value) -> Array:
+    return np.ascontiguousarray(slopes.astype(np.float32 if data.dtype is None else data.dtype.numpy()))
 
 
 def _simplify(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     slope, data = attribute(node, "alpha", 0.01), node.inputs[0]
     if slope not in (0.0, 1.0) or data is None:
         return False
-    _replace(graph, node, "Relu" if slope == 0.0 else "Identity", data, None)
+    _replace(graph, node, "Relu" if slope == 0.0 else "Identity", data, {})
     return True
 
 
-Pair = tuple[onnx_ir.Value, float | None]
-"""What goes in, and the slope: None where there is not one of it."""
+def _fits(slopes: Float64, data: onnx_ir.Value) -> bool:
+    """Whether `data` keeps its shape where it meets the slopes, and is of their type."""
+    if data.dtype is not None and not data.dtype.is_floating_point():
+        return False
+    shape = static_shape(data)
+    if not slopes.ndim:
+        return True
+    if shape is None or slopes.ndim > len(shape):
+        return False
+    return all(length in (1, other) for length, other in zip(slopes.shape[::-1], shape[::-1], strict=False))
 
 
-def _of_parametric(node: onnx_ir.Node) -> Pair | None:
-    data = node.inputs[0] if is_op(node, "PRelu") else None
-    return None if data is None else (data, _one_number(node.inputs[1], data))
-
-
-def _of_extreme(node: onnx_ir.Node) -> Pair | None:
-    """`Max(x, a x)` or `Min(x, a x)`."""
-    if not is_op(node, "Max", "Min") or len(node.inputs) != 2:
-        return None
-    for data, other in (tuple(node.inputs), tuple(reversed(node.inputs))):
-        scaled = None if other is None else _scaled(other)
-        if data is not None and scaled is not None and scaled[0] is data:
-            return scaled
-    return None
-
-
-def _of_two_halves(node: onnx_ir.Node) -> Pair | None:
-    """`Relu(x) + c Relu(-x)`, or minus."""
-    if not is_op(node, "Add", "Sub"):
-        return None
-    sign = -1.0 if is_op(node, "Add") else 1.0
-    operands = tuple(node.inputs)
-    for positive, negative in (operands, tuple(reversed(operands))) if is_op(node, "Add") else (operands,):
-        data = _argument(positive, "Relu")
-        scaled = None if negative is None else _scaled(negative)
-        if data is None or scaled is None or _argument(_argument(scaled[0], "Relu"), "Neg") is not data:
-            continue
-        return data, None if scaled[1] is None else sign * scaled[1]
-    return None
-
-
-def _argument(value: onnx_ir.Value | None, op_type: str) -> onnx_ir.Value | None:
-    """What the operator behind `value` reads, None where it is another."""
-    producer = None if value is None else value.producer()
-    return producer.inputs[0] if producer is not None and is_op(producer, op_type) else None
-
-
-def _scaled(value: onnx_ir.Value) -> Pair | None:
-    """`c * x` as x and c."""
-    node = value.producer()
-    pair = operand_pair(node) if node is not None and is_op(node, "Mul") else None
-    if node is None or pair is None:
-        return None
-    data = node.inputs[pair[0]]
-    return None if data is None else (data, _one_number(node.inputs[1 - pair[0]], data))
-
-
-def _one_number(value: onnx_ir.Value | None, data: onnx_ir.Value) -> float | None:
-    """The number a constant consists of; None where there are several, or where `data` would grow by it."""
-    array = constant(value)
-    if array is None or not array.size or array.dtype.kind != "f" or (array != array.flat[0]).any():
-        return None
-    if array.ndim:
-        shape = static_shape(data)
-        if shape is None or array.ndim > len(shape):
-            return None
-        if any(length not in (1, other) for length, other in zip(array.shape[::-1], shape[::-1], strict=False)):
-            return None
-    return float(array.flat[0])
-
-
-def _replace(graph: onnx_ir.Graph, node: onnx_ir.Node, op_type: str, data: onnx_ir.Value, slope: float | None) -> None:
-    attributes = {} if slope is None else {"alpha": slope}
-    new = onnx_ir.node(op_type, [data], attributes, name=node.name, metadata_props=inherited(node))
+def _replace(
+    graph: onnx_ir.Graph,
+    node: onnx_ir.Node,
+    op_type: str,
+    data: onnx_ir.Value,
+    attributes: dict[str, float],
+    slopes: onnx_ir.Value | None = None,
+) -> None:
+    inputs = [data] if slopes is None else [data, slopes]
+    new = onnx_ir.node(op_type, inputs, attributes, name=node.name, metadata_props=inherited(node))
     new.outputs[0].name = f"{name_of(node.outputs[0])}__leaky"
     graph.insert_before(node, new)
     take_over(node.outputs[0], new.outputs[0])

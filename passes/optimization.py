@@ -10,8 +10,10 @@ from .affine_into_next import AffineIntoNext
 from .affine_to_depthwise import AffineToDepthwise
 from .base import Pass
 from .bias_from_add import BiasFromAdd
+from .ceil_to_pads import CeilToPads
 from .collapse_concat import CollapseConcat
 from .drop_redundant_relu import DropRedundantRelu
+from .expand_to_tile import ExpandToTile
 from .explicit_pads import ExplicitPads
 from .explicit_transposed_pads import ExplicitTransposedPads
 from .fold_affine import FoldAffine
@@ -26,11 +28,15 @@ from .max_to_leaky import MaxToLeaky
 from .max_to_max_pool import MaxToMaxPool
 from .mean_to_global_average_pool import MeanToGlobalAveragePool
 from .merge_clips import MergeClips
+from .name_moves import NameMoves
 from .permute_gemm_rows import PermuteGemmRows
 from .plain_gemm import PlainGemm
+from .plain_resizes import PlainResizes
+from .plain_slices import PlainSlices
 from .remove_training_nodes import RemoveTrainingNodes
 from .sink_transposes import SinkTransposes
 from .splice_identities import SpliceIdentities
+from .split_to_slices import SplitToSlices
 from .sum_to_adds import SumToAdds
 from .transpose_to_reshape import TransposeToReshape
 
@@ -44,9 +50,15 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     SumToAdds,
     MaxToLeaky,
     PlainGemm,
+    SplitToSlices,
+    PlainSlices,
+    PlainResizes,
+    ExpandToTile,
     ExplicitPads,
+    CeilToPads,
     ExplicitTransposedPads,
     SinkTransposes,
+    NameMoves,
     MeanToGlobalAveragePool,
     MaxToMaxPool,
     HoistAffines,
@@ -74,9 +86,16 @@ OPTIMIZE: tuple[Pass, ...] = (
     InferShapes(),  # computed Reshape targets are constant now, and shapes behind them known
     MaxToLeaky(),  # before its product is taken for a layer
     PlainGemm(),
+    SplitToSlices(),
+    PlainSlices(),
+    PlainResizes(),
+    ExpandToTile(),
+    InferShapes(),  # where they end is known now
     ExplicitPads(),
+    CeilToPads(),
     ExplicitTransposedPads(),
     SinkTransposes(),
+    NameMoves(),
     MeanToGlobalAveragePool(),
     MaxToMaxPool(),
     SpliceIdentities(),  # pools of one element

@@ -8,6 +8,7 @@ import onnx_ir
 
 from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Callback, Pass, run_passes
+from .bilinear_to_depthwise import BilinearToDepthwise
 from .fix_input_shape import FixInputShape
 from .insert_rescale import InsertRescale
 from .leaky_to_max import LeakyToMax
@@ -20,6 +21,7 @@ _ALL: Final[tuple[type[Pass], ...]] = (
     *OPTIMIZE_PASSES,
     StripUnused,
     AveragePoolToDepthwise,
+    BilinearToDepthwise,
     OwnInputs,
     OwnConstants,
     LeakyToMax,

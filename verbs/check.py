@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy.typing as npt
 
 from ..ir import ModelError, UsageError, fed_inputs, name_of, quantizers_of
+from .exhaustion import exhaust
 from .sources import Feeder, Progress, open_model
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def check(
     opened = open_model(model)
     if quantizers_of(opened) is None:
         raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
-    remove_qdq(opened)  # finds recorded quantizers that are not those of the nodes
+    lowered, graph = remove_qdq(opened)  # finds recorded quantizers that are not those of the nodes
     for engine, copy in (copies or {}).items():
         _check_copy(opened, copy, engine)
     if data is None:
@@ -83,13 +84,15 @@ def check(
     runners = {}
     if "tf" in engines:
         runners["tf"] = tensorflow_runner(own.pop("tf", opened))
+    chosen = tuple(dict.fromkeys(("oracle", *engines)))
     return check_engines(
         opened,
         _counted(feeder, batch_size, progress),
-        engines=tuple(dict.fromkeys(("oracle", *engines))),
+        engines=chosen,
         runners=runners,
         models=own,
         float_model=reference,
+        exhaust=exhaust(lowered, graph, chosen, {"tf": tensorflow_runner}),
     )
 
 

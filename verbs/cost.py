@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir
 
 from ..ir import COMPUTE, Quantizer, attribute, name_of, static_shape
-from ..passes.flow import RECIPROCAL_ROLE, SLOPE_ROLE, role_of
+from ..passes.flow import RECIPROCAL_ROLE, SLOPE_ROLE, SUM_ROLE, role_of
 
 FLOAT_BYTES = 4
 
@@ -21,7 +21,7 @@ def parameters(nodes: Iterable[onnx_ir.Node]) -> dict[str, int]:
     """
     found = {}
     for node in nodes:
-        if node.op_type in ("Clip", "Pad", "QuantizeLinear", "Resize") or role_of(node) in (RECIPROCAL_ROLE, SLOPE_ROLE):
+        if node.op_type in ("Clip", "Pad", "QuantizeLinear", "Resize") or role_of(node) in (RECIPROCAL_ROLE, SLOPE_ROLE, SUM_ROLE):
             continue
         for value in node.inputs:
             tensor = None if value is None or value.is_graph_input() else value.const_value
@@ -31,7 +31,7 @@ def parameters(nodes: Iterable[onnx_ir.Node]) -> dict[str, int]:
 
 
 def multiply_accumulates(node: onnx_ir.Node) -> int | None:
-    """Products of one example in a Conv, Gemm or MatMul; None where a shape is not known, 0 for all other operators."""
+    """Products of one example in a compute layer; None where a shape is not known, 0 for all other operators."""
     if node.op_type not in COMPUTE or node.domain not in ("", "ai.onnx"):
         return 0
     output, weight = static_shape(node.outputs[0]), _shape(node.inputs[1])
@@ -40,7 +40,11 @@ def multiply_accumulates(node: onnx_ir.Node) -> int | None:
     positions = output[1:]  # the first dimension counts examples
     if any(dim is None for dim in positions):
         return None
-    depth = math.prod(weight[1:]) if node.op_type == "Conv" else _depth(node, weight)
+    if node.op_type == "ConvTranspose":  # every input meets all taps, also those whose outputs are cut off
+        positions = (static_shape(node.inputs[0]) or (None, None))[1:] if node.inputs[0] is not None else (None,)
+        if any(dim is None for dim in positions):
+            return None
+    depth = math.prod(weight[1:]) if node.op_type in ("Conv", "ConvTranspose") else _depth(node, weight)
     return math.prod(dim for dim in positions if dim is not None) * depth if depth else None
 
 

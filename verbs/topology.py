@@ -16,9 +16,9 @@ from typing import Final
 import onnx_ir
 
 from ..ir import PASS_THROUGH, attribute, constant, consumers, only_consumer
-from ..passes.flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, Flow, role_of, upper_limit
+from ..passes.flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, SUM_ROLE, Flow, role_of, upper_limit
 
-_WORDS: Final = {"DepthToSpace": "depth to space", "MaxPool": "max pool", "SpaceToDepth": "space to depth"}
+_WORDS: Final = {"DepthToSpace": "depth to space", "MaxPool": "max pool", "Resize": "nearest resize", "SpaceToDepth": "space to depth"}
 """Operators that pass their input's scale on (L7) and whose names are more than one word."""
 
 
@@ -55,14 +55,14 @@ def runs(graph: onnx_ir.Graph, flow: Flow) -> list[Run]:
         if node not in taken:
             nodes = tuple(_finished(node, flow))
             taken.update(nodes)
-            found.append(Run(nodes, _topology(nodes, flow), flow.kind[node] in ("carry", "float", "concat")))
+            found.append(Run(nodes, _topology(nodes, flow), flow.kind[node] in ("carry", "float", "select", "concat")))
     return found
 
 
 def _finished(first: onnx_ir.Node, flow: Flow) -> list[onnx_ir.Node]:
     """The node and what finishes it: bias, relu, leaky relu."""
     nodes = [first]
-    while flow.kind[nodes[-1]] in ("compute", "bias", "add", "own") and role_of(nodes[-1]) != INPUT_ROLE:
+    while flow.kind[nodes[-1]] in ("compute", "bias", "add", "product", "select", "average", "own") and role_of(nodes[-1]) != INPUT_ROLE:
         value = nodes[-1].outputs[0]
         reader = only_consumer(value)
         kind = None if reader is None else flow.kind[reader]
@@ -70,7 +70,7 @@ def _finished(first: onnx_ir.Node, flow: Flow) -> list[onnx_ir.Node]:
             leaky = _leaky(value, flow)
             return nodes + leaky
         is_requantized = kind == "own" and flow.kind[nodes[-1]] == "compute"
-        if not (kind == "bias" or is_requantized or (kind == "rectify" and flow.is_sum(value))):
+        if not (kind in ("bias", "average") or is_requantized or (kind == "rectify" and flow.is_sum(value))):
             break
         nodes.append(reader)
     return nodes
@@ -103,10 +103,13 @@ def _name(node: onnx_ir.Node, flow: Flow) -> str:
             return _compute(node) + bias
         case "own":
             return {INPUT_ROLE: "input", RESCALE_ROLE: "rescale"}.get(role_of(node), "requantize")
-        case "add":
-            return "add constant" if any(constant(value) is not None for value in node.inputs) else "eltwise add"
+        case "add" | "product" | "select":
+            word = {"Mul": "multiply"}.get(node.op_type, node.op_type.lower())
+            return f"{word} constant" if any(constant(value) is not None for value in node.inputs) else f"eltwise {word}"
         case "concat":
             return "concat"
+        case "fill":
+            return "pad"
         case "rectify":
             return _rectifier(node)
         case "leaky" | "slope":
@@ -123,15 +126,25 @@ def _name(node: onnx_ir.Node, flow: Flow) -> str:
 
 
 def _compute(node: onnx_ir.Node) -> str:
+    if node.op_type == "ConvTranspose":
+        return "deconv"
     if node.op_type != "Conv":
         return "dense"
     group, weight = attribute(node, "group", 1), constant(node.inputs[1])
     channels = group * weight.shape[1] if weight is not None else 0
-    if role_of(node) == RECIPROCAL_ROLE:
-        return "avgpool->depthwise"
+    if role_of(node) in (RECIPROCAL_ROLE, SUM_ROLE):
+        return "bilinear->depthwise" if _is_interpolation(node) else "avgpool->depthwise"
     if group == 1:
         return "conv"
     return "depthwise" if group == channels else "grouped conv"
+
+
+def _is_interpolation(node: onnx_ir.Node) -> bool:
+    """Whether a convolution with reciprocals reads what was repeated (`bilinear-to-depthwise`)."""
+    before = None if node.inputs[0] is None else node.inputs[0].producer()
+    if before is not None and before.op_type == "Pad" and before.inputs[0] is not None:
+        before = before.inputs[0].producer()
+    return before is not None and before.op_type == "Resize"
 
 
 def _rectifier(node: onnx_ir.Node) -> str:

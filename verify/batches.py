@@ -33,6 +33,9 @@ def moves_batch(node: onnx_ir.Node) -> bool:
     """Whether the node may select or move along the first axis, so that a batch cannot be computed in slices."""
     if node.op_type == "Transpose":
         return bool(attribute(node, "perm", (-1,))[0] != 0)
+    if node.op_type == "Tile":
+        repeats = constant(node.inputs[1])
+        return repeats is None or int(repeats[0]) != 1
     if node.op_type == "Gather":
         return _is_first(node, attribute(node, "axis", 0))
     if node.op_type == "Slice":

@@ -17,12 +17,16 @@ from .oracle import Oracle
 from .oracle_ops import OPS, Operand, grid_of
 from .plan import Plan, make_plan
 from .sums import Sum
+from .tables import Table
 
 FLOAT32_EXACT: Final = 1 << 24
 """Every integer up to here is a float32 number; beyond, every second one is missing."""
 
-CERTIFIED: Final = COMPUTE | {"Add", "Mul"}
+CERTIFIED: Final = COMPUTE | {"Add", "Sub", "Mul"}
 """Operators whose results can grow beyond what float32 holds; all others select, round or saturate."""
+
+TABLE: Final = "Table"
+"""`op_type` of the certificate of a function of one integer."""
 
 INT32: Final = 1 << 31
 """From here on an int32 accumulator wraps."""
@@ -30,7 +34,7 @@ INT32: Final = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class LayerCertificate:
-    """What is known of one layer, or of one Add or Mul, without looking at data.
+    """What is known of one layer, of one Add, Sub or Mul, or of one table, without looking at data.
 
     Attributes:
         node: name of the node.
@@ -41,6 +45,10 @@ class LayerCertificate:
         accumulator_bits: width of a two's complement accumulator that holds every partial sum; None likewise.
         certified: whether float32 is exact here: the sum and its requantization.
         reason: why not, else an empty string.
+        margin: of a table (L12), the smallest distance of an entry to a boundary between two integers, in steps of its output.
+        float_error: of a table, the largest error that a float32 evaluation of an entry can have, in the same unit.
+        undecided: of a table, the inputs whose entry lies within that error of a boundary.
+        exhausted: of a table with such inputs, the engines that gave every one of its entries when all were run.
     """
 
     node: str
@@ -51,10 +59,14 @@ class LayerCertificate:
     accumulator_bits: int | None
     certified: bool
     reason: str
+    margin: float | None = None
+    float_error: float | None = None
+    undecided: tuple[int, ...] = ()
+    exhausted: tuple[str, ...] = ()
 
 
 def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertificate]:
-    """Certificates of every Conv, Gemm, MatMul, Add and Mul that is computed in fixed point, in topological order.
+    """Certificates of every Conv, Gemm, MatMul, Add, Sub and Mul in fixed point and of every table, in topological order.
 
     Args:
         model: a Q/DQ model.
@@ -65,8 +77,29 @@ def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertifi
     """
     plan = plan or make_plan(model)
     intervals = Intervals(model, plan)
-    layers = (node for node in model.graph if node.op_type in CERTIFIED and plan.kinds[name_of(node.outputs[0])] == "fixed")
-    return [_certificate(node, intervals.sums.get(name_of(node.outputs[0]))) for node in layers]
+    found = []
+    for node in model.graph:
+        output, region = name_of(node.outputs[0]), plan.table_behind(node)
+        if region is not None:
+            found.append(_of_table(node, intervals.tables.get(output)))
+        elif node.op_type in CERTIFIED and plan.kinds[output] == "fixed":
+            found.append(_certificate(node, intervals.sums.get(output)))
+    return found
+
+
+def _of_table(node: onnx_ir.Node, table: Table | None) -> LayerCertificate:
+    """A table is safe where no float32 evaluation reaches another integer than the entry (L12)."""
+    output = name_of(node.outputs[0])
+    name = node.name or output
+    if table is None:
+        reason = "the integers it is a function of are too many, or not known"
+        return LayerCertificate(name, TABLE, output, (), None, None, False, reason)
+    reason = ""
+    if table.undecided:
+        shown = ", ".join(map(str, table.undecided[:4])) + (", ..." if len(table.undecided) > 4 else "")
+        reason = f"float32 arithmetic may round the entries of {shown} to the integer beside: they lie on a boundary or next to it"
+    margin, error = float(table.distances.min()), float(table.errors.max())
+    return LayerCertificate(name, TABLE, output, (), None, None, not reason, reason, margin, error, table.undecided)
 
 
 def _adds_in_int32(node: onnx_ir.Node) -> bool:
@@ -112,7 +145,7 @@ def observed_bounds(model: onnx_ir.Model, feeds: Feeds) -> dict[str, int]:
     def observe(node: onnx_ir.Node, inputs: Sequence[Operand | None], _output: Operand) -> None:
         if node.op_type in CERTIFIED:
             absolute = [FixedPoint(np.abs(x.integers), x.exponent) if isinstance(x, FixedPoint) else x for x in inputs]
-            total = OPS[node.op_type](node, absolute)
+            total = OPS["Add" if node.op_type == "Sub" else node.op_type](node, absolute)
             assert isinstance(total, FixedPoint)
             name = name_of(node.outputs[0])
             bounds[name] = max(bounds.get(name, 0), total.magnitude)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import onnx_ir
 
 from ..ir import UsageError, name_of
 from .batches import Feeds, slices
-from .certificate import certify
+from .certificate import LayerCertificate, certify
 from .compare import integer_constants
 from .comparison import CUT, Comparison, Runner
 from .oracle import Oracle
@@ -30,6 +31,7 @@ def check_engines(
     models: Mapping[str, onnx_ir.Model] | None = None,
     ops: Mapping[str, Op] = OPS,
     float_model: onnx_ir.Model | None = None,
+    exhaust: Callable[[Sequence[str]], Mapping[str, tuple[str, ...]]] | None = None,
 ) -> CheckResult:
     """Runs engines on the same images and compares every integer tensor with the oracle's by `==`.
 
@@ -46,6 +48,8 @@ def check_engines(
         models: `oracle`, `ort` or `ort-optimized` -> the model it runs instead, to see whether a difference is found.
         ops: operators of the oracle; another table simulates a target's rounding (H1).
         float_model: the lowered float model, to measure the noise of every tensor against; it is run once for each slice.
+        exhaust: given the outputs of tables without certificate, tells for which of them all entries were run in which
+            engines and gave the oracle's integers: those are certified (L12).
 
     Returns:
         The result; `ok` tells whether the promise holds.
@@ -59,7 +63,7 @@ def check_engines(
     own = dict(models or {})
     reference = own.get("oracle", model)
     oracle = Oracle(reference, ops)
-    certificates = certify(model, oracle.plan)
+    certificates = _exhausted(certify(model, oracle.plan), exhaust)
     uncertified = [certificate.output for certificate in certificates if not certificate.certified]
     points = Resynchronisation(model, oracle.plan, uncertified)
     ends = cut_ends(model, oracle.plan, points, uncertified)
@@ -96,6 +100,20 @@ def check_engines(
         sqnr=() if meter is None else meter.result(),
         unmatched=() if meter is None else meter.unmatched(),
     )
+
+
+def _exhausted(
+    certificates: list[LayerCertificate], exhaust: Callable[[Sequence[str]], Mapping[str, tuple[str, ...]]] | None
+) -> list[LayerCertificate]:
+    """Tables all of whose entries were run need no bound: nothing else can occur."""
+    undecided = [certificate.output for certificate in certificates if certificate.undecided]
+    found = exhaust(undecided) if exhaust is not None and undecided else {}
+    return [
+        replace(certificate, certified=True, reason="", exhausted=found[certificate.output])
+        if certificate.output in found
+        else certificate
+        for certificate in certificates
+    ]
 
 
 def check_certificates(model: onnx_ir.Model) -> CheckResult:

@@ -94,7 +94,9 @@ def with_error(steps: Sequence[Step], argument: Reals) -> tuple[Reals, Reals]:
 def _operands(step: Step, of: Sequence[Reals], constant: bool) -> list[Reals]:
     """Values, or errors, of the operands that are there: constants are float32 numbers, without error."""
     return [
-        of[operand] if isinstance(operand, int) else operand if constant else np.zeros(()) for operand in step[2] if operand is not None
+        of[operand] if isinstance(operand, int) else operand if constant else np.zeros(())
+        for operand in step[2]
+        if operand is not None
     ]
 
 

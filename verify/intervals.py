@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir
 
-from ..ir import constant, name_of
+from ..ir import FunctionRegion, attribute, constant, name_of
 from ..kernels.fixed_point import requantize
 from .fixed_tensor import LIMIT, FixedPoint
 from .oracle_ops import grid_of
 from .plan import Plan
 from .sums import Sum, layer_sum
+from .tables import MOST_ENTRIES, Table, grid_behind, make_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,20 @@ class Intervals:
 
     Attributes:
         by_name: value name -> interval.
-        sums: output name of a layer, an Add or a Mul -> bounds of what it adds up or multiplies.
+        sums: output name of a layer, an Add, a Sub or a Mul -> bounds of what it adds up or multiplies.
+        tables: what leaves a function of one integer -> its entries (L12).
     """
 
     def __init__(self, model: onnx_ir.Model, plan: Plan) -> None:
         self.by_name: dict[str, Interval] = {}
         self.sums: dict[str, Sum] = {}
+        self.tables: dict[str, Table] = {}
         self._constants: dict[str, FixedPoint] = {}
         for node in model.graph:
             output = node.outputs[0]
+            region = plan.table_behind(node)
+            if region is not None:
+                self._table(region)
             if output.name and plan.kinds[output.name] in {"fixed", "integer"} and not plan.is_island(node):
                 interval = RULES.get(node.op_type, _same)(self, node)
                 if interval is not None:
@@ -73,9 +80,18 @@ class Intervals:
         """The integers of a dequantized constant, else None."""
         return None if value is None else self._constants.get(name_of(value))
 
+    def _table(self, region: FunctionRegion) -> None:
+        """The entries of a function, where the integers it is given are bounded and not too many."""
+        x = self.of(region.source)
+        if x is not None and x.high - x.low < MOST_ENTRIES:
+            self.tables[name_of(region.exit)] = make_table(region, x.low, x.high, x.exponent, grid_behind(region))
+
     def quantize(self, node: onnx_ir.Node) -> Interval:
         """Rounding and saturation are monotone: the ends of the input's interval bound the output."""
         grid, x = grid_of(node), self.of(node.inputs[0])
+        table = self.tables.get(name_of(node.inputs[0]))
+        if table is not None:
+            return Interval(int(table.integers.min()), int(table.integers.max()), grid.exponent)
         if x is None:
             return Interval(*grid.bounds, grid.exponent)
         ends = np.array([min(max(end, 1 - LIMIT), LIMIT - 1) for end in (x.low, x.high)], np.int64)
@@ -105,10 +121,12 @@ class Intervals:
         return Interval(found.low, found.high, found.exponent)
 
     def add(self, node: onnx_ir.Node) -> Interval | None:
-        """Both summands on the finer grid."""
+        """Both summands on the finer grid; of a difference the second is negated."""
         a, b = self.of(node.inputs[0]), self.of(node.inputs[1])
         if a is None or b is None:
             return None
+        if node.op_type == "Sub":
+            b = Interval(-b.high, -b.low, b.exponent)
         exponent = min(a.exponent, b.exponent)
         a, b = a.on(exponent), b.on(exponent)
         result = Interval(a.low + b.low, a.high + b.high, exponent)
@@ -161,12 +179,7 @@ class Intervals:
             bound = constant(node.inputs[index]) if index < len(node.inputs) else None
             if x is None or bound is None or np.isinf(bound.astype(np.float64)).all():
                 continue
-            if bound.dtype.kind == "f":
-                numerator, denominator = float(bound.reshape(())).as_integer_ratio()
-                x = x.on(min(x.exponent, 1 - denominator.bit_length()))
-                number = (numerator << -x.exponent) // denominator  # exact: the denominator is a power of two
-            else:
-                number = int(bound.reshape(()))
+            x, number = _with_constant(x, bound)
             x = Interval(limit(x.low, number), limit(x.high, number), x.exponent)
         return x
 
@@ -178,9 +191,22 @@ class Intervals:
         return Interval(min(i.low for i in known), max(i.high for i in known), known[0].exponent)
 
     def pad(self, node: onnx_ir.Node) -> Interval | None:
-        """Zeros join."""
+        """What surrounds the input joins: zeros, or a number, on a grid that holds both. Other modes repeat elements."""
         x = self.of(node.inputs[0])
-        return None if x is None else Interval(min(x.low, 0), max(x.high, 0), x.exponent)
+        if x is None or attribute(node, "mode", "constant") != "constant":
+            return x
+        fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        x, number = (x, 0) if fill is None or not fill.any() else _with_constant(x, fill)
+        return Interval(min(x.low, number), max(x.high, number), x.exponent)
+
+
+def _with_constant(x: Interval, constant: npt.NDArray[Any]) -> tuple[Interval, int]:
+    """An interval and one constant on a grid that holds both; a constant of integers is on that of the interval."""
+    if constant.dtype.kind != "f":
+        return x, int(constant.reshape(()))
+    numerator, denominator = float(constant.reshape(())).as_integer_ratio()
+    x = x.on(min(x.exponent, 1 - denominator.bit_length()))
+    return x, (numerator << -x.exponent) // denominator  # exact: the denominator is a power of two
 
 
 def _same(intervals: Intervals, node: onnx_ir.Node) -> Interval | None:
@@ -203,4 +229,5 @@ RULES: Final[Mapping[str, Callable[[Intervals, onnx_ir.Node], Interval | None]]]
     "Pad": Intervals.pad,
     "QuantizeLinear": Intervals.quantize,
     "Relu": Intervals.relu,
+    "Sub": Intervals.add,
 }

@@ -117,9 +117,8 @@ class Oracle:
                 return {}
             inputs.append(operand)
         names = [name_of(output) for output in node.outputs if output.name]
-        region = self.plan.tables.get(names[0])
-        if region is not None:
-            return self._entries(node, region, values)
+        if names[0] in self.plan.tables:
+            return {names[0]: self._entries(node, inputs)}
         if tuple(names) in self._island_nodes:
             try:
                 return dict(zip((o.name or "" for o in node.outputs), evaluate(node, inputs), strict=False))
@@ -131,12 +130,11 @@ class Oracle:
             observe(node, inputs, output)
         return {names[0]: output}
 
-    def _entries(self, node: onnx_ir.Node, region: FunctionRegion, values: dict[str, Operand]) -> dict[str, Operand]:
-        """A function of one integer: the last of its nodes looks all up at once, what lies inside is in nobody's way (L12)."""
-        x = self._read(region.source, values)
-        assert isinstance(x, FixedPoint)
-        last = node is region.nodes[-1]
-        return {name_of(node.outputs[0]): table_values(region, x) if last else x}
+    def _entries(self, node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
+        """A node of a function of one integer: the last one looks the result up, the others hand the integer on (L12)."""
+        x = next(operand for operand in inputs if isinstance(operand, FixedPoint))
+        region = self.plan.table_behind(node)
+        return x if region is None else table_values(region, x)
 
     def _read(self, value: onnx_ir.Value, values: dict[str, Operand]) -> Operand | None:
         name = name_of(value)

@@ -58,7 +58,8 @@ def dequantized_values(model: onnx_ir.Model) -> list[str]:
 
 def last_fixed_values(model: onnx_ir.Model, plan: Plan, uncertified: Collection[str] = ()) -> tuple[str, ...]:
     """Dequantized values that islands or layers without certificate read: the last that are promised in front of them."""
-    readers = [node for node in model.graph if plan.is_island(node) or node.outputs[0].name in uncertified]
+    tables = {node for region in plan.tables.values() if region.exit.name in uncertified for node in region.nodes}
+    readers = [node for node in model.graph if plan.is_island(node) or node in tables or node.outputs[0].name in uncertified]
     read = {value.name for node in readers for value in node.inputs if value is not None}
     return tuple(name for name in dequantized_values(model) if name in read)
 

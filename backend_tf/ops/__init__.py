@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ..layout import Laid
 from ..program import Step
 from ..trace import Trace
-from . import compute, elementwise, movement, pooling, tail, transposed
+from . import compute, curves, elementwise, movement, pooling, tail, transposed
 
 Op = Callable[[Trace, Step], Laid]
 
@@ -24,6 +24,7 @@ OPS: dict[str, Op] = {
     "Div": elementwise.divide,
     "Max": elementwise.maximum,
     "Min": elementwise.minimum,
+    "PRelu": elementwise.parametric_relu,
     "Relu": elementwise.relu,
     "Clip": elementwise.clip,
     # pooling
@@ -42,16 +43,15 @@ OPS: dict[str, Op] = {
     "DepthToSpace": movement.depth_to_space,
     "Pad": movement.pad,
     "Slice": movement.strided_slice,
+    "Tile": movement.tile,
+    "Resize": movement.resize,
     "Gather": movement.gather,
     "Concat": movement.concat,
-    # what stays float (L8, L12)
+    # functions of one number (L12)
+    **curves.CURVES,
+    "Pow": curves.power,
+    # what stays float (L8)
     "Softmax": tail.softmax,
-    "Sigmoid": tail.sigmoid,
-    "Tanh": tail.tanh,
-    "LeakyRelu": tail.leaky_relu,
-    "HardSigmoid": tail.hard_sigmoid,
-    "Elu": tail.elu,
-    "Exp": tail.exp,
     "ReduceMean": tail.reduce_mean,
     "ReduceSum": tail.reduce_sum,
     "ReduceMax": tail.reduce_max,

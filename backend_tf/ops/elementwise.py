@@ -43,6 +43,11 @@ def minimum(trace: Trace, step: Step) -> Laid:
     return _binary(trace, step, tf.minimum)
 
 
+def parametric_relu(trace: Trace, step: Step) -> Laid:
+    """`x` above zero, `slope * x` below: where it stays float."""
+    return _binary(trace, step, lambda x, slope: tf.where(x >= 0, x, slope * x))
+
+
 def relu(trace: Trace, step: Step) -> Laid:
     """`max(x, 0)`."""
     x = trace.input(step, 0)
@@ -71,9 +76,7 @@ def aligned(trace: Trace, step: Step) -> list[Laid]:
     names = [step.input(index) for index in range(len(step.inputs))]
     operands = [trace.value(name) for name in names]
     rank = max(operand.rank for operand in operands)
-    computed = [
-        operand for name, operand in zip(names, operands, strict=True) if not trace.is_weight(name) and operand.rank == rank
-    ]
+    computed = [operand for name, operand in zip(names, operands, strict=True) if trace.is_computed(name) and operand.rank == rank]
     perm = computed[0].perm if computed else tuple(range(rank))
     tensors = [operand.expanded(rank).to(perm) for operand in operands]
     if any(tensor.dtype == tf.float64 for tensor in tensors):  # a wide layer's sum on its way to its quantizer (X2)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ..layout import NHWC, Laid
@@ -73,22 +76,75 @@ def unsqueeze(trace: Trace, step: Step) -> Laid:
 
 
 def pad(trace: Trace, step: Step) -> Laid:
-    """Constant padding.
+    """A number, or elements of the value itself, around it.
 
     Raises:
-        UnsupportedError: another mode, or a negative pad.
+        UnsupportedError: an unknown mode, a negative pad, or elements around an axis of open length.
     """
     x = trace.input(step, 0)
     mode = step.get("mode", "constant")
     pads = [int(length) for length in trace.constant(step, 1)]
-    if mode != "constant" or min(pads, default=0) < 0:
-        raise step.refuse("constant padding of 0 or more elements is expected", f"mode={mode}, pads={pads}")
+    if mode not in _BORDERS and mode != "constant" or min(pads, default=0) < 0:
+        raise step.refuse("padding of 0 or more elements is expected", f"mode={mode}, pads={pads}")
     value = float(trace.constant(step, 2)) if step.given(2) else 0.0
     axes = [int(axis) % x.rank for axis in trace.constant(step, 3)] if step.given(3) else list(range(x.rank))
     amounts = [(0, 0)] * x.rank
     for index, axis in enumerate(axes):
         amounts[x.axis(axis)] = (pads[index], pads[index + len(axes)])
-    return x.like(tf.pad(x.tensor, amounts, constant_values=tf.constant(value, x.tensor.dtype)))
+    if mode == "constant":
+        return x.like(tf.pad(x.tensor, amounts, constant_values=tf.constant(value, x.tensor.dtype)))
+    lengths = x.tensor.shape.as_list()
+    if any(length is None for length, both in zip(lengths, amounts, strict=True) if any(both)):
+        raise step.refuse("axes of known length are expected where elements surround them", lengths)
+    if mode == "reflect" and all(max(both) < (length or 1) for length, both in zip(lengths, amounts, strict=True) if any(both)):
+        return x.like(tf.pad(x.tensor, amounts, "REFLECT"))
+    if mode == "edge" and all(max(both) <= min(length or 1, 1) for length, both in zip(lengths, amounts, strict=True)):
+        return x.like(tf.pad(x.tensor, amounts, "SYMMETRIC"))  # of one element
+    tensor = x.tensor
+    for position, (before, after) in enumerate(amounts):
+        if before or after:
+            tensor = tf.gather(tensor, _BORDERS[mode](np.arange(-before, lengths[position] + after), lengths[position]), axis=position)
+    return x.like(tensor)
+
+
+def _reflected(positions: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """To and fro between the first and the last element."""
+    period = max(2 * (length - 1), 1)
+    turned = positions % period
+    return np.minimum(turned, period - turned) if length > 1 else np.zeros_like(positions)
+
+
+_BORDERS: dict[str, Callable[[npt.NDArray[np.int64], int], npt.NDArray[np.int64]]] = {
+    "edge": lambda positions, length: np.clip(positions, 0, length - 1),
+    "reflect": _reflected,
+    "wrap": lambda positions, length: positions % length,
+}
+"""Which element stands at a position outside."""
+
+
+def tile(trace: Trace, step: Step) -> Laid:
+    """The whole value several times along its axes."""
+    x = trace.input(step, 0)
+    repeats = trace.constant(step, 1)
+    return x.like(tf.tile(x.tensor, [int(repeats[axis]) for axis in x.perm]))
+
+
+def resize(trace: Trace, step: Step) -> Laid:
+    """Every element of an image a whole number of times.
+
+    Raises:
+        UnsupportedError: interpolation, or an image of unknown height or width.
+    """
+    x = trace.input(step, 0).to(NHWC)
+    scales = trace.constant(step, 2)
+    form = [step.get(name, None) for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
+    whole = scales.shape == (4,) and bool((scales == np.floor(scales)).all() and (scales >= 1).all() and (scales[:2] == 1).all())
+    sizes = x.shape.as_list()[1:3]
+    if form != ["nearest", "asymmetric", "floor"] or not whole or None in sizes:
+        raise step.refuse("whole repetitions of an image of known size are expected (lower the model first)", step.attributes)
+    target = [int(length * times) for length, times in zip(sizes, scales[2:], strict=True)]
+    # (i + 1/2) / factor is never near a whole number, so TensorFlow's float32 arithmetic cannot miss it.
+    return Laid(tf.raw_ops.ResizeNearestNeighbor(images=x, size=target, half_pixel_centers=True), NHWC)
 
 
 def strided_slice(trace: Trace, step: Step) -> Laid:

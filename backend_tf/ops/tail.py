@@ -1,4 +1,4 @@
-"""Operators that stay float: the network's tail and islands between quantized parts (L8, L12)."""
+"""Operators that stay float: the network's tail and islands between quantized parts (L8)."""
 
 from __future__ import annotations
 
@@ -16,42 +16,6 @@ def softmax(trace: Trace, step: Step) -> Laid:
     """Softmax over one axis."""
     x = trace.input(step, 0)
     return x.like(tf.nn.softmax(x.tensor, x.axis(step.get("axis", -1))))
-
-
-def sigmoid(trace: Trace, step: Step) -> Laid:
-    """Logistic function."""
-    x = trace.input(step, 0)
-    return x.like(tf.sigmoid(x.tensor))
-
-
-def tanh(trace: Trace, step: Step) -> Laid:
-    """Hyperbolic tangent."""
-    x = trace.input(step, 0)
-    return x.like(tf.tanh(x.tensor))
-
-
-def leaky_relu(trace: Trace, step: Step) -> Laid:
-    """`x` above zero, `alpha * x` below."""
-    x = trace.input(step, 0)
-    return x.like(tf.nn.leaky_relu(x.tensor, step.get("alpha", 0.01)))
-
-
-def hard_sigmoid(trace: Trace, step: Step) -> Laid:
-    """`min(max(alpha * x + beta, 0), 1)`."""
-    x = trace.input(step, 0)
-    return x.like(tf.clip_by_value(x.tensor * step.get("alpha", 0.2) + step.get("beta", 0.5), 0.0, 1.0))
-
-
-def elu(trace: Trace, step: Step) -> Laid:
-    """`x` above zero, `alpha * (exp(x) - 1)` below."""
-    x = trace.input(step, 0)
-    return x.like(tf.where(x.tensor > 0, x.tensor, step.get("alpha", 1.0) * tf.nn.elu(tf.minimum(x.tensor, 0.0))))
-
-
-def exp(trace: Trace, step: Step) -> Laid:
-    """Exponential."""
-    x = trace.input(step, 0)
-    return x.like(tf.exp(x.tensor))
 
 
 def reduce_mean(trace: Trace, step: Step) -> Laid:

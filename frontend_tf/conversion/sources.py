@@ -96,7 +96,7 @@ def record_sources(graph: onnx_ir.Graph, sources: Sources) -> None:
             source = None if producer is None else producer.metadata_props.get(SOURCE_KEY)
         if source is not None:
             node.metadata_props[SOURCE_KEY] = source
-            layer = sources.layer(source) if node.op_type in (*COMPUTE, "ConvTranspose") else None
+            layer = sources.layer(source) if node.op_type in COMPUTE else None
             if layer is not None:
                 node.metadata_props[LAYER_KEY] = layer
     for node in reversed(graph):

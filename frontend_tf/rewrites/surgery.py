@@ -42,7 +42,7 @@ class Surgery:
         where: what messages call it.
         graph_def: where the nodes came from; its library and versions are those of the result. It is not changed.
         inputs: nodes at which the user cuts: what they are does not matter.
-        nodes: by name, copies to be edited.
+        nodes: by name, copies to be edited; constants are the file's own, to be replaced by `put` only.
         ranges: tensor -> the smallest and largest value that a FakeQuant node recorded for it.
         bypassed: nodes that nobody reads any more because their readers went or read past them now.
         moved: tensors of calls -> what they are since their functions were inlined.
@@ -77,6 +77,9 @@ class Surgery:
 
     def _fill(self, graph_def: GraphDef) -> None:
         for node in graph_def.node:
+            if node.op == "Const" and not node.input:  # most of the graph's memory, and nothing about it is ever edited
+                self.nodes[node.name] = node
+                continue
             copy = tf.compat.v1.NodeDef()
             copy.CopyFrom(node)
             self.nodes[node.name] = with_defaults(copy)

@@ -166,13 +166,19 @@ def test_a_transposed_convolution_has_its_output_channels_in_axis_1(rewritten):
     assert (folded == (weight.astype(np.float64) * scale.reshape(1, 4, 1, 1)).astype(np.float32) / 2).all()
 
 
-def test_a_grouped_transposed_convolution_is_left(untouched):
-    untouched(
-        FoldBatchNorm(),
-        """g (float[n,2,4,4] x) => (float[n,4,8,8] y)
-        { c = ConvTranspose<strides = [2,2], group = 2>(x, w) y = BatchNormalization(c, gamma, beta, mean, var) }""",
-        {"w": normal(2, 2, 2, 2), **BN},
+def test_in_groups_a_transposed_convolution_has_them_in_both_axes(rewritten):
+    weight = normal(6, 2, 2, 2)
+    model = rewritten(
+        [FoldBatchNorm()],
+        """g (float[n,6,4,4] x) => (float[n,4,8,8] y) { c = ConvTranspose<strides = [2,2], group = 2>(x, w)
+           y = BatchNormalization<epsilon = 0.001>(c, gamma, beta, mean, var) }""",
+        {"w": weight, **BN},
     )
+    assert types(model) == ["ConvTranspose"]
+    scale = BN["gamma"].astype(np.float64) / np.sqrt(BN["var"].astype(np.float64) + np.float64(np.float32(0.001)))
+    folded = model.graph.initializers["w"].const_value.numpy()
+    rows = np.repeat(scale.reshape(2, 2), 3, axis=0).reshape(6, 2, 1, 1)
+    assert (folded == (weight.astype(np.float64) * rows).astype(np.float32)).all()
 
 
 def test_batch_norms_in_a_row_are_rounded_once(rewritten):

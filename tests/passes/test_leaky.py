@@ -60,7 +60,7 @@ def test_keras_writes_minus_the_slope(golden):
         ("{ s = Mul(x, a) y = Max(x, s) }", 1.5),  # the larger of x and 1.5 x is no leaky relu
         ("{ s = Mul(x, a) y = Min(x, s) }", 0.5),
         ("{ s = Mul(x, a) y = Max(x, s) }", np.inf),
-        ("{ s = Mul(x, a) t = Abs(x) y = Max(s, t) }", 0.5),
+        ("{ s = Mul(x, a) t = Abs(x) y = Min(s, t) }", 0.5),
         ("{ n = Neg(x) p = Relu(n) m = Relu(x) s = Mul(m, a) y = Add(s, p) }", 0.5),
         ("{ p = Relu(x) n = Neg(x) m = Relu(n) s = Mul(m, a) y = Sub(s, p) }", 0.5),
     ],

@@ -162,7 +162,7 @@ NETWORKS = {
             **{f"Mixed_7{letter}": V4_C for letter in "bcd"},
         },
         ("AvgPool_1a", "Dropout_1b", "Logits"),
-        0,
+        41_174_400,
     ),
 }
 
@@ -226,11 +226,11 @@ def _step(net: SlimGraph, x: Any, step: str, position: int, reductions: str) -> 
 
 
 def _separable(net: SlimGraph, x: Any, scope: str) -> Any:
-    """Eight depthwise filters for each color, mixed into 64 channels without anything in between."""
+    """Eight depthwise filters for each color, mixed into 64 channels; slim norms its plain convolutions only, so this one has a bias."""
     with net.scope(scope):
         x = net.depthwise(x, 7, 2, multiplier=8, name="separable_conv2d/depthwise")
         x = net.conv(x, 64, 1, name="separable_conv2d", weights="pointwise_weights")
-        return net.activate(net.norm(x, scale=False))
+        return net.activate(net.bias(x))
 
 
 def _classifier(net: SlimGraph, x: Any, ends: tuple[str, str, str], classes: int) -> Any:

@@ -31,7 +31,7 @@ def images(name: str, size: int, count: int) -> Any:
     rng = np.random.default_rng(1)
     smooth = rng.uniform(-1, 1, (count, -(-size // 4), -(-size // 4), 3)).repeat(4, 1).repeat(4, 2)[:, :size, :size]
     noisy = np.clip(smooth + rng.normal(0, 0.2, smooth.shape), -1, 1)
-    pixels = name.startswith(("EfficientNet", "MobileNetV3", "ConvNeXt"))
+    pixels = name.lower().startswith(("efficientnet", "mobilenetv3", "convnext"))
     return (127.5 * (noisy + 1) if pixels else noisy).astype(np.float32)
 
 
@@ -48,8 +48,9 @@ def enliven(model: Any, seed: int = 0) -> None:
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in model.layers:
         if layer not in norms:
+            single = isinstance(layer, keras.layers.DepthwiseConv2D)
             for weight in layer.trainable_weights:
-                weight.assign(_drawn(weight, rng))
+                weight.assign(_drawn(weight.shape, single or "depthwise" in weight.name, rng))
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = 0.0
@@ -67,10 +68,8 @@ def enliven(model: Any, seed: int = 0) -> None:
             layer.beta.assign(rng.normal(0, 0.3, mean.shape))
 
 
-def _drawn(weight: Any, rng: np.random.Generator) -> Any:
-    shape = tuple(weight.shape)
+def _drawn(shape: tuple[int, ...], depthwise: bool, rng: np.random.Generator) -> Any:
     if len(shape) < 2:
-        return rng.normal(0, 0.2, shape).astype(np.float32)
-    depthwise = "depthwise" in weight.path
+        return rng.normal(0, 0.2, shape)
     taps = np.prod(shape[:-2] if depthwise else shape[:-1])
     return rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / taps))

@@ -16,7 +16,7 @@ How it is used:
 - `layer` is a slim layer with its scope; `conv`, `depthwise`, `norm`, `bias`, `activate` are its parts, in the scope that is open.
 - Pools and `concat` make a scope or node of the name they are given, as slim does. `apply` adds any other operator.
 - Weights: Const `scope/weights` and Identity `scope/weights/read`; norms: `BatchNorm/{gamma,beta,moving_mean,moving_variance}`.
-- `parameters` counts what would be trained (weights, biases, gamma, beta), `count("Conv2D")` operators; `nodes` are their names.
+- `parameters` counts what would be trained (weights, biases, gamma, beta), `count("Conv2D")` operators; `nodes` are names, types.
 - Every operator also runs at once on two probe images: weights are scaled by a power of two so that the sums that they give
   have a root mean square near 1, whatever padding and resolution leave of a kernel.
 """
@@ -93,9 +93,9 @@ class SlimGraph:
             self._path.pop()
 
     @property
-    def nodes(self) -> set[str]:
-        """Names of all operators."""
-        return {operator.name for operator in self._graph.get_operations()}
+    def nodes(self) -> dict[str, str]:
+        """Name and type of every operator."""
+        return {operator.name: operator.type for operator in self._graph.get_operations()}
 
     def count(self, *types: str) -> int:
         """How many operators are of these types."""

@@ -5,6 +5,7 @@ To add one: write the function, add its row, say in `objection` which of its for
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir
 
 from ...ir import attribute, constant
@@ -12,7 +13,7 @@ from .conv import CONV
 from .conv_transpose import CONV_TRANSPOSE
 from .dense import DENSE
 from .elementwise import ELEMENTWISE
-from .movement import MOVEMENT
+from .movement import MOVEMENT, PAD_MODES, repeats_whole
 from .operands import Grid, Op, Operand, grid_of
 from .pooling import POOLING
 from .quantization import QUANTIZATION, ROUNDINGS, Requantize, quantize_with
@@ -45,9 +46,13 @@ def objection(node: onnx_ir.Node) -> str | None:
         return "Gemm with alpha or beta other than 1"
     if node.op_type == "Pad":
         fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        if attribute(node, "mode", "constant") != "constant" or (fill is not None and fill.astype(float).any()):
-            return "Pad with anything but zeros"
-    if node.op_type in {"Reshape", "Pad", "Squeeze", "Unsqueeze", "Slice", "Gather", "Clip"} and any(
+        if attribute(node, "mode", "constant") not in PAD_MODES:
+            return "Pad with an unknown mode"
+        if fill is not None and not np.isfinite(fill.astype(float)).all():
+            return "Pad with what is not finite"
+    if node.op_type == "Resize" and not repeats_whole(node):
+        return "Resize in another form than whole repetitions"
+    if node.op_type in {"Reshape", "Pad", "Squeeze", "Unsqueeze", "Slice", "Gather", "Clip", "Tile"} and any(
         value is not None and constant(value) is None for value in node.inputs[1:]
     ):
         return f"{node.op_type} with computed parameters"

@@ -30,8 +30,14 @@ def add(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
     return add_fixed(fixed(inputs[0]), fixed(inputs[1]), f"Add {node.name!r}")
 
 
+def subtract(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
+    """`a - b` (L4)."""
+    b = fixed(inputs[1])
+    return add_fixed(fixed(inputs[0]), FixedPoint(-b.integers, b.exponent), f"Sub {node.name!r}")
+
+
 def multiply(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
-    """`a * b`, with broadcasting; the exponents add (L3).
+    """`a * b`, with broadcasting; the exponents add (L3, L13).
 
     Raises:
         UnsupportedError: the product does not fit int64.
@@ -42,7 +48,7 @@ def multiply(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint
 
 
 def maximum(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
-    """The largest of all inputs, with broadcasting, on the finest of their grids (L3)."""
+    """The largest of all inputs, with broadcasting, on the finest of their grids (L3, L5)."""
     integers, exponent = aligned([fixed(operand) for operand in inputs], f"Max {node.name!r}")
     return FixedPoint(functools.reduce(np.maximum, integers), exponent)
 
@@ -81,4 +87,12 @@ def _never_binds(x: FixedPoint, bound: npt.NDArray[Any], *, upper: bool) -> bool
     return bool((bound >= largest).all() if upper else (bound <= -largest).all())
 
 
-ELEMENTWISE: dict[str, Op] = {"Add": add, "Clip": clip, "Max": maximum, "Min": minimum, "Mul": multiply, "Relu": relu}
+ELEMENTWISE: dict[str, Op] = {
+    "Add": add,
+    "Clip": clip,
+    "Max": maximum,
+    "Min": minimum,
+    "Mul": multiply,
+    "Relu": relu,
+    "Sub": subtract,
+}

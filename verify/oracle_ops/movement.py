@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import ModelError, attribute
-from ..fixed_tensor import FixedPoint, aligned
+from ...ir import ModelError, attribute, constant
+from ..fixed_tensor import FixedPoint, aligned, exact
 from .operands import Op, Operand, optional
 
 Array = npt.NDArray[Any]
@@ -71,13 +71,66 @@ def _unsqueeze(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) 
     return np.expand_dims(x, tuple(_numbers(inputs[1], ())))
 
 
-def _pad(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+PAD_MODES = {"constant": "constant", "edge": "edge", "reflect": "reflect", "wrap": "wrap"}
+"""Modes of Pad, and what NumPy calls them."""
+
+
+def pad(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
+    """What surrounds the input: zeros, a number (on a grid that holds it and the input), or elements of the input itself."""
+    x, mode = inputs[0], PAD_MODES[attribute(node, "mode", "constant")]
+    number = optional(inputs, 2)
+    fill = np.zeros(()) if number is None or isinstance(number, FixedPoint) or mode != "constant" else number.reshape(())
+    if not isinstance(x, FixedPoint):
+        assert x is not None
+        return _padded(x, inputs, mode, fill.astype(x.dtype))
+    if fill.dtype.kind in "iu" or not fill:  # integers: those of a tensor between its Q and DQ
+        return FixedPoint(_padded(x.integers, inputs, mode, fill.astype(np.int64)), x.exponent)
+    (integers, edge), exponent = aligned((x, exact(fill, x.exponent)), f"Pad {node.name!r}")
+    return FixedPoint(_padded(integers, inputs, mode, edge), exponent)
+
+
+def _padded(x: Array, inputs: Sequence[Operand | None], mode: str, fill: Array) -> Array:
     pads = _numbers(inputs[1], ())
     axes = [axis % x.ndim for axis in _numbers(optional(inputs, 3), range(x.ndim))]
     widths = {axis: (pads[index], pads[index + len(axes)]) for index, axis in enumerate(axes)}
     both = [widths.get(axis, (0, 0)) for axis in range(x.ndim)]
     cropped = x[tuple(slice(-min(a, 0), x.shape[axis] + min(b, 0)) for axis, (a, b) in enumerate(both))]  # negative pads crop
-    return np.pad(cropped, [(max(a, 0), max(b, 0)) for a, b in both])
+    amounts = [(max(a, 0), max(b, 0)) for a, b in both]
+    if mode == "constant":
+        return np.pad(cropped, amounts, constant_values=fill)
+    if 0 in cropped.shape:  # an empty batch has no elements to repeat
+        return np.zeros([length + a + b for length, (a, b) in zip(cropped.shape, amounts, strict=True)], cropped.dtype)
+    return np.asarray(np.pad(cropped, amounts, mode=mode))  # type: ignore[call-overload]
+
+
+def _tile(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    return np.tile(x, _numbers(inputs[1], ()))
+
+
+def _resize(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    """Every element a whole number of times, one after the other."""
+    scales = inputs[2]
+    assert isinstance(scales, np.ndarray)
+    for axis, times in enumerate(scales):
+        x = x.repeat(int(times), axis)
+    return x
+
+
+def repeats_whole(node: onnx_ir.Node) -> bool:
+    """Whether a Resize repeats every element a whole number of times: TensorFlow's `i // factor`, without interpolation."""
+    scales = constant(node.inputs[2]) if len(node.inputs) == 3 else None
+    form = [attribute(node, name, default) for name, default in _RESIZE_FORM]
+    if form != ["nearest", "asymmetric", "floor", None] or scales is None or not scales.size:
+        return False
+    return bool((scales >= 1).all() and (scales == np.floor(scales)).all())
+
+
+_RESIZE_FORM = (
+    ("mode", "nearest"),
+    ("coordinate_transformation_mode", "half_pixel"),
+    ("nearest_mode", "round_prefer_floor"),
+    ("axes", None),
+)
 
 
 def _slice(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
@@ -137,11 +190,13 @@ MOVEMENT: dict[str, Op] = {
     "Flatten": moving(_flatten),
     "Gather": moving(_gather),
     "Identity": moving(_identity),
-    "Pad": moving(_pad),
+    "Pad": pad,
     "Reshape": moving(_reshape),
+    "Resize": moving(_resize),
     "Slice": moving(_slice),
     "SpaceToDepth": moving(_space_to_depth),
     "Squeeze": moving(_squeeze),
+    "Tile": moving(_tile),
     "Transpose": moving(_transpose),
     "Unsqueeze": moving(_unsqueeze),
 }
