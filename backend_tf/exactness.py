@@ -54,7 +54,9 @@ def _carry(step: Step, program: Program, quantizers: Mapping[str, Quantizer], ra
 def _stays_inside(step: Step, program: Program) -> bool:
     """Whether nothing leaves the operator that is not between zero and what went in (every range holds zero)."""
     if step.op == "Pad":
-        return step.get("mode", "constant") != "constant" or not step.given(2) or not program.constants.get(step.input(2), np.ones(1)).any()
+        if step.get("mode", "constant") != "constant" or not step.given(2):
+            return True
+        return not program.constants.get(step.input(2), np.ones(1)).any()
     if step.op == "Clip":
         low, high = (program.constants.get(step.input(index)) if step.given(index) else np.zeros(1) for index in (1, 2))
         return low is not None and high is not None and bool((low <= 0).all() and (high >= 0).all())

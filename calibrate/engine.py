@@ -14,7 +14,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 
-from ..ir import IR_VERSION, UnsupportedError, name_of
+from ..ir import IR_VERSION, UnsupportedError, is_large, name_of, reference
 
 logger = logging.getLogger(__name__)
 
@@ -65,17 +65,24 @@ class Engine:
         Raises:
             UnsupportedError: onnxruntime cannot load these nodes.
         """
-        return Session(self, self._part(nodes, inputs, outputs, constants), nodes, relayout)
+        return Session(self, *self._part(nodes, inputs, outputs, constants), nodes, relayout)
 
     def _part(
         self, nodes: Sequence[onnx_ir.Node], inputs: Sequence[onnx_ir.Value], outputs: Sequence[onnx_ir.Value], constants: Arrays
-    ) -> onnx.ModelProto:
+    ) -> tuple[onnx.ModelProto, Arrays]:
+        """The part as a model, and the contents of its large constants, which are not in it."""
         read = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None and value.is_initializer())
-        initializers = []
+        initializers, large = [], {}
         for value in read:
             name = name_of(value)
             if name in constants:
-                initializers.append(onnx.numpy_helper.from_array(np.asarray(constants[name]), name))
+                array = np.asarray(constants[name])
+                if is_large(onnx_ir.tensor(array)):
+                    large[name] = array
+                initializers.append(reference(name, array) if name in large else onnx.numpy_helper.from_array(array, name))
+            elif value.const_value is not None and is_large(value.const_value):
+                large[name] = np.asarray(value.const_value.numpy(), order="C")
+                initializers.append(reference(name, large[name]))
             elif value.const_value is not None:
                 tensor = onnx_ir.serde.serialize_tensor(value.const_value)
                 tensor.name = name
@@ -87,14 +94,15 @@ class Engine:
             [_declared(value) for value in outputs],
             initializers,
         )
-        return onnx.helper.make_model(graph, opset_imports=self._opsets, ir_version=IR_VERSION)
+        return onnx.helper.make_model(graph, opset_imports=self._opsets, ir_version=IR_VERSION), large
 
 
 class Session:
     """Some nodes, ready to run."""
 
-    def __init__(self, engine: Engine, part: onnx.ModelProto, nodes: Sequence[onnx_ir.Node], relayout: bool) -> None:
+    def __init__(self, engine: Engine, part: onnx.ModelProto, large: Arrays, nodes: Sequence[onnx_ir.Node], relayout: bool) -> None:
         self._engine = engine
+        self._large = large  # onnxruntime reads them where they are
         self._nodes = [name_of(node.outputs[0]) for node in nodes]
         self._names = [output.name for output in part.graph.output]
         options = onnxruntime.SessionOptions()
@@ -103,6 +111,8 @@ class Session:
         # its threads would spin on the cores that the statistics need between two runs
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         levels = onnxruntime.GraphOptimizationLevel
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in large.values()]
+        options.add_external_initializers(list(large), values)
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if relayout else levels.ORT_ENABLE_EXTENDED
         try:
             self._session = onnxruntime.InferenceSession(

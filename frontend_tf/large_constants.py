@@ -23,7 +23,7 @@ _ALIGNMENT: Final = 64
 
 
 def is_large(node: Any) -> bool:
-    """Whether a node is a float32 Const of many numbers that are stored one by one (their bytes are not looked at, which copies)."""
+    """Whether a node is a float32 Const of many numbers that are stored one by one; to look at them would be to copy them."""
     if node.op != "Const":
         return False
     tensor = node.attr["value"].tensor

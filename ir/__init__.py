@@ -1,6 +1,7 @@
 """The vocabulary: opset, errors, the quantizer graph, questions about graphs, small builders, load and save."""
 
 from .build import add_initializer, add_node, forget_names, own_tensor, rename, replace_value, scalar, unique_name
+from .detached import by_reference, is_large, reference
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
 from .functions import FunctionRegion, FunctionStep, function_regions
 from .graph import (
@@ -63,6 +64,7 @@ __all__ = [
     "add_node",
     "atomic_path",
     "attribute",
+    "by_reference",
     "channel_totals",
     "check_writable",
     "compute_nodes",
@@ -73,11 +75,13 @@ __all__ = [
     "function_regions",
     "integer_name",
     "is_forked",
+    "is_large",
     "load",
     "name_of",
     "only_consumer",
     "own_tensor",
     "quantizers_of",
+    "reference",
     "rename",
     "replace_value",
     "save",

@@ -10,8 +10,10 @@ from typing import Any, Final
 import onnx
 import onnx_ir
 
+from .build import own_tensor
 from .errors import ModelError, UnsupportedError
 from .external_data import LARGEST, take_in
+from .graph import name_of
 from .outline import outline
 
 STANDARD: Final = frozenset({"", "ai.onnx"})
@@ -82,7 +84,11 @@ def deserialize(proto: onnx.ModelProto, file: object) -> onnx_ir.Model:
         ModelError: values that cannot be told apart, or whatever else onnx_ir does not accept.
     """
     try:
-        return onnx_ir.serde.deserialize_model(proto)
+        model = onnx_ir.serde.deserialize_model(proto)
+        for value in model.graph.initializers.values():
+            if value.const_value is not None:  # a proto makes a copy each time it is asked, and lives as long as any part of it
+                value.const_value = own_tensor(value.const_value, name_of(value))
+        return model
     except Exception as error:  # SerdeError, whose causes are of any type
         cause: BaseException = error
         while cause.__cause__ is not None:

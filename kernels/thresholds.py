@@ -163,6 +163,9 @@ def _binned_error(
 
 def _squared_error(w: npt.NDArray[Any], exponent: int, bits: int, signed: bool) -> float:
     """Squared error of a tensor on the grid `2^exponent`, in units of the squared step."""
-    scaled = np.ldexp(np.asarray(w, np.float64), -exponent)
-    error = scaled - np.clip(np.rint(scaled), *bounds(bits, signed))
-    return float((error * error).sum())
+    error = np.ldexp(np.asarray(w, np.float64), -exponent)
+    nearest = np.rint(error)
+    np.clip(nearest, *bounds(bits, signed), out=nearest)
+    error -= nearest
+    error *= error
+    return float(error.sum())

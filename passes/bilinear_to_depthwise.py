@@ -145,7 +145,9 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     pads = [0, 0, high.front, wide.front, 0, 0, high.back, wide.back]
     if any(pads):
         amounts = add_initializer(graph, f"{name}__edges", np.asarray(pads, np.int64))
-        value = add_node(graph, "Pad", [value, amounts], f"{name}__edged", attributes={"mode": "edge"}, before=node, metadata=source)
+        value = add_node(
+            graph, "Pad", [value, amounts], f"{name}__edged", attributes={"mode": "edge"}, before=node, metadata=source
+        )
         padded = [length + side.front + side.back for length, side in zip(lengths, (high, wide), strict=True)]
         value.type, value.shape = data.type, onnx_ir.Shape([data.shape[0], channels, *padded])
     kernel = np.multiply.outer(high.kernel, wide.kernel)

@@ -137,8 +137,8 @@ def _are_equal(node: onnx_ir.Node, twin: onnx_ir.Node) -> bool:
         return False
     if leaky_slope(node) != leaky_slope(twin):
         return False
-    bounds = zip(node.inputs[1:], twin.inputs[1:], strict=True)
+    bounds = [[constant(value) for value in one.inputs[1:]] for one in (node, twin)]
     return all(
-        (one is None and other is None) or (one is not None and other is not None and bool((constant(one) == constant(other)).all()))
-        for one, other in bounds
+        one is other or (one is not None and other is not None and one.tobytes() == other.tobytes())
+        for one, other in zip(*bounds, strict=True)
     )

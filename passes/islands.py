@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir import COMPUTE, SOURCE_KEY, attribute
+from ..ir import COMPUTE, SOURCE_KEY, attribute, constant
 from .average_pool_to_depthwise import why_not
 from .bilinear_to_depthwise import why_not as why_not_bilinear
-from .fold_pad import constant_pads, fill_of
 from .flow import INPUT_ROLE, RESCALE_ROLE, TAIL_OPS, Flow, analyse, is_flat, is_rectifier, role_of
+from .fold_pad import constant_pads, fill_of
 
 _EXACT_OPS = frozenset({"Mul", "Max", "Min"})
 """Float operators that engines compute exactly where all operands are quantized: products and choices of integers (X1)."""
@@ -65,6 +65,8 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
         return _why_not_padded(node)
     if node.op_type in COMPUTE and not is_flat(node):
         return "only convolutions over height and width are quantized"
+    if node.op_type in COMPUTE and constant(node.inputs[0]) is not None:
+        return "its constant is the left operand: it adds up over the batch"
     if node.op_type in COMPUTE:
         return "both operands are computed; only constant weights are quantized"
     if node.op_type == "PRelu":
@@ -100,7 +102,10 @@ def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
         kind, operands = flow.kind[node], [value for value in node.inputs if value is not None]
         if kind == "island" and node.domain == "" and node.op_type in _EXACT_OPS and all(value in fixed for value in operands):
             exact.add(node)
-        rounded = kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky", "fill", "average") or node.outputs[0] in needed
+        rounded = (
+            kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky", "fill", "average")
+            or node.outputs[0] in needed
+        )
         rounded = rounded or node.outputs[0] in flow.functions
         own = kind == "own" and role_of(node) != INPUT_ROLE
         moved = kind in ("carry", "float", "own") and operands[0] in fixed

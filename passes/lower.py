@@ -154,7 +154,15 @@ def lowering(contract: Contract, *, unsigned_input: bool = False) -> tuple[Pass,
     """The recipe for a contract, in the only order that works (S)."""
     split: tuple[Pass, ...] = (SplitBias(),) if contract == "layer16" else ()
     leaky = LeakyToMax(unsigned_input)
-    return (AveragePoolToDepthwise(), BilinearToDepthwise(), OwnInputs(), OwnConstants(), leaky, *split, InsertRescale(unsigned_input))
+    return (
+        AveragePoolToDepthwise(),
+        BilinearToDepthwise(),
+        OwnInputs(),
+        OwnConstants(),
+        leaky,
+        *split,
+        InsertRescale(unsigned_input),
+    )
 
 
 def lower(model: onnx_ir.Model, contract: Contract, *, unsigned_input: bool = False) -> None:

@@ -12,6 +12,7 @@ from .base import Pass
 from .bias_from_add import BiasFromAdd
 from .ceil_to_pads import CeilToPads
 from .collapse_concat import CollapseConcat
+from .constant_to_the_right import ConstantToTheRight
 from .drop_redundant_relu import DropRedundantRelu
 from .expand_to_tile import ExpandToTile
 from .explicit_pads import ExplicitPads
@@ -50,6 +51,7 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     SumToAdds,
     MaxToLeaky,
     PlainGemm,
+    ConstantToTheRight,
     SplitToSlices,
     PlainSlices,
     PlainResizes,
@@ -83,11 +85,12 @@ OPTIMIZE: tuple[Pass, ...] = (
     SpliceIdentities(),
     FoldConstants(),
     SumToAdds(),
+    SplitToSlices(),
+    PlainSlices(),
     InferShapes(),  # computed Reshape targets are constant now, and shapes behind them known
     MaxToLeaky(),  # before its product is taken for a layer
     PlainGemm(),
-    SplitToSlices(),
-    PlainSlices(),
+    ConstantToTheRight(),
     PlainResizes(),
     ExpandToTile(),
     InferShapes(),  # where they end is known now

@@ -125,6 +125,6 @@ def test_the_fuzzer_reaches_every_operator() -> None:
 
     collect()
     assert seen >= {
-        "AveragePool", "Add", "Clip", "Concat", "Conv", "DepthToSpace", "Gather", "Gemm", "GlobalAveragePool", "LeakyRelu",
+        "AveragePool", "Add", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Gather", "Gemm", "GlobalAveragePool", "LeakyRelu",
         "MatMul", "Max", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Slice", "Softmax", "SpaceToDepth", "Tanh", "Transpose",
     }  # fmt: skip

@@ -64,7 +64,9 @@ def exhaust(
         A function: names of float values that tables compute -> the same names, where every engine gave every integer of
         the oracle's table, with the engines.
     """
-    regions = {f"{name_of(region.exit)}{_suffix()}": region for region in function_regions(lowered.graph)}
+    from ..passes.insert_qdq import FLOAT_SUFFIX
+
+    regions = {f"{name_of(region.exit)}{FLOAT_SUFFIX}": region for region in function_regions(lowered.graph)}
 
     def run(outputs: Sequence[str]) -> dict[str, tuple[str, ...]]:
         found = {}
@@ -76,12 +78,6 @@ def exhaust(
         return found
 
     return run
-
-
-def _suffix() -> str:
-    from ..passes.insert_qdq import FLOAT_SUFFIX
-
-    return FLOAT_SUFFIX
 
 
 def _alone(region: FunctionRegion, graph: QuantizerGraph) -> tuple[onnx_ir.Model, Quantizer] | None:

@@ -18,7 +18,12 @@ import onnx_ir
 from ..ir import PASS_THROUGH, attribute, constant, consumers, only_consumer
 from ..passes.flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, SUM_ROLE, Flow, role_of, upper_limit
 
-_WORDS: Final = {"DepthToSpace": "depth to space", "MaxPool": "max pool", "Resize": "nearest resize", "SpaceToDepth": "space to depth"}
+_WORDS: Final = {
+    "DepthToSpace": "depth to space",
+    "MaxPool": "max pool",
+    "Resize": "nearest resize",
+    "SpaceToDepth": "space to depth",
+}
 """Operators that pass their input's scale on (L7) and whose names are more than one word."""
 
 

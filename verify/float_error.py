@@ -47,22 +47,22 @@ def _exponential(given: dict[str, Any], x: Reals, y: Reals) -> Reals:
 CURVES: Final[dict[str, _Own]] = {
     "Celu": lambda given, x, y: _exponential({"alpha": given.get("alpha", 1.0), "gamma": 1.0}, x, y),
     "Elu": lambda given, x, y: _exponential({"alpha": given.get("alpha", 1.0), "gamma": 1.0}, x, y),
-    "Erf": lambda _, x, y: 16 * UNIT * np.minimum(np.abs(x), 1.0),
+    "Erf": lambda _, x, _y: 16 * UNIT * np.minimum(np.abs(x), 1.0),
     "Exp": lambda _, x, y: 16 * UNIT * np.maximum(1.0, np.abs(x) / 16) * y,
     "Gelu": lambda _, x, y: 32 * UNIT * np.minimum(np.abs(x), 8.0) + 4 * UNIT * np.abs(y),
-    "HardSigmoid": lambda given, x, y: (
+    "HardSigmoid": lambda given, x, _y: (
         8 * UNIT * (np.minimum(np.abs(given.get("alpha", HARD_SIGMOID_ALPHA) * x), 2.0) + abs(given.get("beta", 0.5)))
     ),
     "HardSwish": lambda _, x, y: np.where(x <= -3.0, 0.0, 8 * UNIT * (np.minimum(np.abs(x), 8.0) + np.abs(y))),
     "LeakyRelu": lambda _, x, y: np.where(x >= 0, 0.0, 4 * UNIT * np.abs(y)),
     "Log": lambda _, x, y: 8 * UNIT * np.maximum(np.abs(y), np.abs(x - 1.0) * (np.abs(x - 1.0) < 1.0)),
     "Mish": lambda _, x, y: 16 * UNIT * (np.minimum(np.abs(x), 32.0) + np.abs(y)),
-    "Pow": lambda _, x, y: 32 * UNIT * np.abs(y),
+    "Pow": lambda _, _x, y: 32 * UNIT * np.abs(y),
     "Selu": _exponential,
-    "Sigmoid": lambda _, x, y: np.full(np.shape(x), 8 * UNIT),
-    "Softplus": lambda _, x, y: 16 * UNIT * np.maximum(1.0, np.abs(y)),
-    "Softsign": lambda _, x, y: 8 * UNIT * np.abs(y),
-    "Tanh": lambda _, x, y: np.full(np.shape(x), 8 * UNIT),
+    "Sigmoid": lambda _, x, _y: np.full(np.shape(x), 8 * UNIT),
+    "Softplus": lambda _, _x, y: 16 * UNIT * np.maximum(1.0, np.abs(y)),
+    "Softsign": lambda _, _x, y: 8 * UNIT * np.abs(y),
+    "Tanh": lambda _, x, _y: np.full(np.shape(x), 8 * UNIT),
 }
 """Errors of the approximations, on exact arguments."""
 
@@ -91,19 +91,20 @@ def with_error(steps: Sequence[Step], argument: Reals) -> tuple[Reals, Reals]:
     return values[-1], errors[-1]
 
 
-def _operands(step: Step, of: Sequence[Reals], constant: bool) -> list[Reals]:
-    """Values, or errors, of the operands that are there: constants are float32 numbers, without error."""
-    return [
-        of[operand] if isinstance(operand, int) else operand if constant else np.zeros(())
-        for operand in step[2]
-        if operand is not None
-    ]
+def _values(step: Step, values: Sequence[Reals]) -> list[Reals]:
+    """The operands that are there."""
+    return [values[operand] if isinstance(operand, int) else operand for operand in step[2] if operand is not None]
+
+
+def _errors(step: Step, errors: Sequence[Reals]) -> list[Reals]:
+    """Their errors: constants are float32 numbers, without one."""
+    return [errors[operand] if isinstance(operand, int) else np.zeros(()) for operand in step[2] if operand is not None]
 
 
 def _spread(step: Step, values: Sequence[Reals], errors: Sequence[Reals], value: Reals) -> Reals:
     """What becomes of the operands' errors."""
     op_type, attributes, _ = step
-    x, e = _operands(step, values, constant=True), _operands(step, errors, constant=False)
+    x, e = _values(step, values), _errors(step, errors)
     if op_type in SELECTIONS or op_type in {"Add", "Sub"}:
         together = sum if op_type in {"Add", "Sub"} else lambda found: np.maximum.reduce(np.broadcast_arrays(*found))
         return np.asarray(together(e))
@@ -125,18 +126,18 @@ def _own(step: Step, values: Sequence[Reals], errors: Sequence[Reals], value: Re
     if op_type in SELECTIONS:
         return np.zeros_like(value)
     if op_type in CURVES:
-        argument = _operands(step, values, constant=True)[0]
+        argument = _values(step, values)[0]
         return CURVES[op_type](attributes, argument, value) + np.where(value == 0, 0.0, SMALLEST)
     exact = (np.abs(value) >= SMALLEST) & (np.abs(value) <= LARGEST) & (value.astype(np.float32) == value)
-    exact &= np.asarray(sum(_operands(step, errors, constant=False))) == 0
+    exact &= np.asarray(sum(_errors(step, errors))) == 0
     if op_type in {"Div", "Reciprocal"}:  # often a product with the rounded reciprocal
-        divisor = _operands(step, values, constant=True)[-1]
+        divisor = _values(step, values)[-1]
         exact &= np.abs(np.frexp(divisor)[0]) == 0.5
     return np.where(exact | ((value == 0) & _is_zero_for_sure(step, values, errors)), 0.0, 4 * UNIT * np.abs(value) + SMALLEST)
 
 
 def _is_zero_for_sure(step: Step, values: Sequence[Reals], errors: Sequence[Reals]) -> Reals:
     """Whether a result of zero is exact: a product with an exact zero, or exact operands."""
-    x, e = _operands(step, values, constant=True), _operands(step, errors, constant=False)
+    x, e = _values(step, values), _errors(step, errors)
     zero = [(value == 0) & (error == 0) for value, error in zip(x, e, strict=True)]
     return np.asarray(np.logical_or.reduce(np.broadcast_arrays(*zero)) | (np.asarray(sum(e)) == 0))

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir
 import onnxruntime
 
-from ..ir import DataError, ModelError
+from ..ir import DataError, ModelError, by_reference
 from .batches import Feeds, slices
 from .oracle_ops import grid_of
 
@@ -52,7 +52,7 @@ class Session:
         model: the model; it is not changed.
         taps: integer tensors to expose as further outputs (on a clone).
         optimize: all graph optimizations, or none.
-        count_operators: count the operators of the model as it is run.
+        count_operators: count the operators of the model as it is run, where it is optimized.
 
     Attributes:
         operators: operators left after the optimizations; empty where they were not counted.
@@ -68,9 +68,16 @@ class Session:
         self.operators: Counter[str] = Counter()
         exposed = _tapped(model, taps) if taps else model
         self.outputs = [value.name or "" for value in exposed.graph.outputs]
-        serialized = onnx_ir.serde.serialize_model(exposed).SerializeToString()
+        options = session_options(optimize=optimize)
+        if not optimize:
+            proto, self._arrays = by_reference(exposed)
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in self._arrays.values()]
+            options.add_external_initializers(list(self._arrays), values)
+            self._session = _load(proto.SerializeToString(), options)
+            return
+        serialized = onnx_ir.serde.serialize_model(exposed).SerializeToString()  # to the last byte what users load
         if not count_operators:
-            self._session = _load(serialized, session_options(optimize=optimize))
+            self._session = _load(serialized, options)
             return
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "optimized.onnx"

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir
 
 from ..ir import attribute, channel_totals
+from ..kernels.fixed_point import Integers
 from .fixed_tensor import FixedPoint, check_magnitude, magnitude
 
 
@@ -59,10 +60,11 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
     integers = weights.integers
     check_magnitude(max(-low, high) * magnitude(integers) * max(integers.size, 1), f"{node.op_type} {node.name!r}")
     attributes = {name: attribute(node, name, None) for name in node.attributes}
-    up = np.maximum(np.maximum(integers * low, integers * high), 0)
-    down = np.maximum(np.maximum(-integers * low, -integers * high), 0)
     unit = exponent + weights.exponent
-    tops, bottoms = (channel_totals(node.op_type, attributes, part).tolist() for part in (up, down))
+    tops, bottoms = (
+        channel_totals(node.op_type, attributes, _contributions(integers, *reach)).tolist()
+        for reach in ((max(high, 0), max(-low, 0)), (max(-low, 0), max(high, 0)))
+    )
     if bias is None:
         return _sum(tops, bottoms, [0] * len(tops), unit)
     if not _is_per_channel(node, bias, len(tops)):
@@ -71,6 +73,16 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
     shift = unit - finer
     offsets = [int(b) << (bias.exponent - finer) for b in np.broadcast_to(bias.integers.ravel(), len(tops))]
     return _sum([top << shift for top in tops], [bottom << shift for bottom in bottoms], offsets, finer)
+
+
+def _contributions(weights: Integers, positive: int, negative: int) -> Integers:
+    """`positive * w` where w is positive, `negative * |w|` where it is negative: the largest arrays there are, hence in place."""
+    result = np.maximum(weights, 0)
+    result *= positive
+    rest = np.minimum(weights, 0)
+    rest *= -negative
+    result += rest
+    return result
 
 
 def _is_per_channel(node: onnx_ir.Node, bias: FixedPoint, channels: int) -> bool:

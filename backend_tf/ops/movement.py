@@ -84,7 +84,7 @@ def pad(trace: Trace, step: Step) -> Laid:
     x = trace.input(step, 0)
     mode = step.get("mode", "constant")
     pads = [int(length) for length in trace.constant(step, 1)]
-    if mode not in _BORDERS and mode != "constant" or min(pads, default=0) < 0:
+    if (mode not in _BORDERS and mode != "constant") or min(pads, default=0) < 0:
         raise step.refuse("padding of 0 or more elements is expected", f"mode={mode}, pads={pads}")
     value = float(trace.constant(step, 2)) if step.given(2) else 0.0
     axes = [int(axis) % x.rank for axis in trace.constant(step, 3)] if step.given(3) else list(range(x.rank))
@@ -103,7 +103,9 @@ def pad(trace: Trace, step: Step) -> Laid:
     tensor = x.tensor
     for position, (before, after) in enumerate(amounts):
         if before or after:
-            tensor = tf.gather(tensor, _BORDERS[mode](np.arange(-before, lengths[position] + after), lengths[position]), axis=position)
+            tensor = tf.gather(
+                tensor, _BORDERS[mode](np.arange(-before, lengths[position] + after), lengths[position]), axis=position
+            )
     return x.like(tensor)
 
 
@@ -122,6 +124,18 @@ _BORDERS: dict[str, Callable[[npt.NDArray[np.int64], int], npt.NDArray[np.int64]
 """Which element stands at a position outside."""
 
 
+def _interpolation(step: Step) -> dict[str, bool] | None:
+    """What TensorFlow calls the coordinates of an interpolation; None where it has no such one."""
+    coordinates = step.get("coordinate_transformation_mode", "half_pixel")
+    known = {"half_pixel": {"half_pixel_centers": True}, "align_corners": {"align_corners": True}, "asymmetric": {}}
+    if step.get("antialias", 0):
+        return None
+    if step.get("mode", "nearest") == "linear":
+        return known.get(coordinates)
+    keys = step.get("cubic_coeff_a", -0.75) == -0.5 and step.get("exclude_outside", 0)
+    return known["half_pixel"] if step.get("mode", "nearest") == "cubic" and keys and coordinates == "half_pixel" else None
+
+
 def tile(trace: Trace, step: Step) -> Laid:
     """The whole value several times along its axes."""
     x = trace.input(step, 0)
@@ -130,16 +144,20 @@ def tile(trace: Trace, step: Step) -> Laid:
 
 
 def resize(trace: Trace, step: Step) -> Laid:
-    """Every element of an image a whole number of times.
+    """Every element of an image a whole number of times; interpolations, which stay float, as TensorFlow has them.
 
     Raises:
-        UnsupportedError: interpolation, or an image of unknown height or width.
+        UnsupportedError: other forms, or an image of unknown height or width.
     """
     x = trace.input(step, 0).to(NHWC)
     scales = trace.constant(step, 2)
     form = [step.get(name, None) for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
-    whole = scales.shape == (4,) and bool((scales == np.floor(scales)).all() and (scales >= 1).all() and (scales[:2] == 1).all())
     sizes = x.shape.as_list()[1:3]
+    if scales.shape == (4,) and (scales[:2] == 1).all() and None not in sizes and (options := _interpolation(step)) is not None:
+        size = [int(np.floor(np.float32(length) * scale)) for length, scale in zip(sizes, scales[2:], strict=True)]
+        interpolate = tf.raw_ops.ResizeBilinear if form[0] == "linear" else tf.raw_ops.ResizeBicubic
+        return Laid(interpolate(images=x, size=size, **options), NHWC)
+    whole = scales.shape == (4,) and bool((scales == np.floor(scales)).all() and (scales >= 1).all() and (scales[:2] == 1).all())
     if form != ["nearest", "asymmetric", "floor"] or not whole or None in sizes:
         raise step.refuse("whole repetitions of an image of known size are expected (lower the model first)", step.attributes)
     target = [int(length * times) for length, times in zip(sizes, scales[2:], strict=True)]

@@ -16,6 +16,7 @@ from .read_frozen import read_frozen
 from .remove_checks import remove_checks
 from .remove_dropout import remove_dropout
 from .settle_deconvolutions import settle_deconvolutions
+from .settle_moves import settle_moves
 from .surgery import Rewrite, Surgery
 
 WHOLE: Final = (
@@ -38,6 +39,7 @@ CUT: Final = (
 
 CONVERSION: Final = (
     Rewrite("erfc-to-erf", "Erfc, which ONNX lacks, is written with Erf", erfc_to_erf),
+    Rewrite("settle-moves", "reversals and symmetric borders are written with constant positions", settle_moves),
     Rewrite("patches-to-space-to-depth", "image patches that tile the image are SpaceToDepth", patches_to_space_to_depth),
 )
 """For the conversion alone: the graph that TensorFlow runs for comparison keeps them."""

@@ -35,7 +35,7 @@ def test_inception(name: str, tmp_path: Path) -> None:
     file = net.save(tmp_path / f"{name}.pb")
     assert net.count("Conv2D", "DepthwiseConv2dNative", "MatMul") == layers
     assert variables(file, NETWORKS[name].scope) == NETWORKS[name].model_variables
-    assert {*known.inputs, *known.outputs, known.bits.first_layer, known.bits.last_layer} <= net.nodes
+    assert {*known.inputs, *known.outputs, known.bits.first_layer, known.bits.last_layer} <= net.nodes.keys()
     journey = take(
         file,
         images(size, 2),

@@ -105,10 +105,51 @@ def test_average_pool_becomes_depthwise(golden):
 
 
 @pytest.mark.parametrize(
+    ("attributes", "counts"),
+    [
+        ("pads = [1, 1, 1, 1], strides = [1, 1]", [[4, 6, 6, 4], [6, 9, 9, 6], [6, 9, 9, 6], [4, 6, 6, 4]]),
+        ("pads = [0, 0, 1, 2], strides = [2, 2]", [[9, 6], [6, 4]]),
+        ("pads = [2, 0, 0, 1], strides = [3, 1]", [[3, 3, 2], [9, 9, 6]]),
+    ],
+)
+def test_an_average_over_fewer_elements_at_the_borders_is_a_sum_times_a_map(golden, attributes, counts):
+    io = f"g (float[n,2,4,4] x) => (float[n,2,{len(counts)},{len(counts[0])}] y)"
+    golden(
+        AveragePoolToDepthwise(),
+        f"{io} {{ y = AveragePool<kernel_shape = [3, 3], {attributes}>(x) }}",
+        f"""{io} {{ y__sum = Conv<dilations = [1, 1], group = 2, kernel_shape = [3, 3], {attributes}>(x, y__ones)
+                    y = Mul(y__sum, y__reciprocal) }}""",
+        {},
+        {
+            "y__ones": np.ones((2, 1, 3, 3), np.float32),
+            "y__reciprocal": (1 / np.array(counts, np.float64)).astype(np.float32)[None, None],
+        },
+    )
+
+
+def test_padding_that_is_counted_or_leaves_one_window_keeps_one_reciprocal(golden):
+    io = "g (float[n,2,2,2] x) => (float[n,2,2,2] y, float[n,2,1,1] z)"
+    golden(
+        AveragePoolToDepthwise(),
+        f"""{io} {{ y = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], count_include_pad = 1>(x)
+                    z = AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [3, 3]>(x) }}""",
+        f"""{io} {{ y = Conv<dilations = [1, 1], group = 2, kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [1, 1]>
+                        (x, y__reciprocal)
+                    z = Conv<dilations = [1, 1], group = 2, kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [3, 3]>
+                        (x, z__reciprocal) }}""",
+        {},
+        {
+            "y__reciprocal": np.full((2, 1, 3, 3), 1 / 9, np.float32),
+            "z__reciprocal": np.full((2, 1, 3, 3), 1 / 4, np.float32),
+        },
+    )
+
+
+@pytest.mark.parametrize(
     ("attributes", "reason"),
     [
-        ("kernel_shape = [2, 2], pads = [0, 0, 1, 1]", "fewer elements at the borders"),
         ("kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1", "ceil_mode"),
+        ("kernel_shape = [2, 2], dilations = [2, 2]", "dilated"),
     ],
 )
 def test_average_pools_that_stay_float_say_why(untouched, onnx_text, attributes, reason):
@@ -237,9 +278,9 @@ def test_softmax_and_what_follows_stays_float(annotated):
 
 
 def test_an_unknown_operator_is_an_island_and_its_reader_quantizes_anew(annotated):
-    model, graph = annotated(f"{{ c = Conv{CONV}(x, w1) s = Sigmoid(c) y = Conv{CONV}(s, w2) }}")
+    model, graph = annotated(f"{{ c = Conv{CONV}(x, w1) s = Sin(c) y = Conv{CONV}(s, w2) }}")
     assert quantizers(graph)["s"] == ("activation", "u8", "s")
-    assert [(island.op_type, island.expected) for island in islands(model)] == [("Sigmoid", False)]
+    assert [(island.op_type, island.expected) for island in islands(model)] == [("Sin", False)]
 
 
 def test_nothing_to_quantize(annotated):
@@ -313,10 +354,59 @@ def test_removal_is_the_inverse(annotated, layer):
 
 
 def test_two_quantizers_in_a_row_are_refused(annotated):
-    """O5: an unsigned input clipped at once would be rounded twice to one dtype, which onnxruntime merges."""
-    model, graph = annotated(f"{{ r = Clip(x, zero, six) y = Conv{CONV}(r, w1) }}", BitWidths(layer=32, unsigned_input=True))
+    """O5: an unsigned input with a quantizer behind its relu would be rounded twice to one dtype, which onnxruntime merges."""
+    model, graph = annotated(f"{{ r = Relu(x) y = Conv{CONV}(r, w1) }}", BitWidths(layer=32, unsigned_input=True))
+    more = QuantizerGraph(graph.contract, (*graph.quantizers, Quantizer("r", "r", 8, False, "activation", "r")))
     with pytest.raises(UnsupportedError, match="O5"):
-        insert_qdq(model, graph.decide({"x__input": 0.0, "r": 1.0, "w1": 0.0, "y": 0.0}))
+        insert_qdq(model, more.decide({"x__input": 0.0, "r": 1.0, "w1": 0.0, "y": 0.0}))
+
+
+@pytest.mark.parametrize("layer", [16, 32])
+@pytest.mark.parametrize(
+    ("body", "unsigned"),
+    [
+        (f"{{ r = Clip(x, zero, six) y = Conv{CONV}(r, w1) }}", True),  # relu6 of what is never negative
+        (f"{{ r = Clip(x, low, six) y = Conv{CONV}(r, w1) }}", True),  # likewise: what it holds below 0 is never there
+        (f"{{ r = Clip(x, low, high) y = Conv{CONV}(r, w1) }}", False),
+        (f"{{ c = Concat<axis = 1>(x, x) s = Clip(c, low, high) r = MaxPool<kernel_shape = [1, 1]>(s) y = Conv{CONV}(r, w4) }}", False),
+    ],
+)
+def test_a_clip_of_what_is_rounded_already_carries_its_scale(annotated, body, unsigned, layer):
+    """L7: a quantizer of its own would have the type of the one in front (O5); its bounds go on that one's grid."""
+    bits = BitWidths(layer=layer, unsigned_input=unsigned)
+    own = {"low": np.float32(-0.3), "high": np.float32(0.7), "w4": (2, 4, 1, 1)}
+    model, graph = annotated(body, bits, **{name: value for name, value in own.items() if name in body})
+    assert not {"r", "s"} & set(graph.by_value())
+    quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+    (clip,) = (node for node in quantized.graph if node.op_type == "Clip")
+    (quantize,) = (node for node, _ in clip.outputs[0].uses())
+    assert quantize.op_type == "QuantizeLinear"
+    assert [value.name for value in quantize.inputs[1:]] == [value.name for value in clip.inputs[0].producer().inputs[1:]]
+    assert operators(insert_qdq(*remove_qdq(quantized))) == operators(quantized)
+
+
+def test_a_clip_that_changes_the_sign_has_a_quantizer_of_its_own(annotated):
+    _, graph = annotated(f"{{ r = Clip(x, zero, six) y = Conv{CONV}(r, w1) }}")
+    assert quantizers(graph)["x__input"] == ("input", "i8", "x__input") and quantizers(graph)["r"] == ("activation", "u8", "r")
+
+
+def test_an_input_has_one_integer_form_whoever_reads_it(annotated):
+    """L8: two shared scales rescale it, each from the 8 bits that the network is given."""
+    _, graph = annotated(f"{{ c = Conv{CONV}(x, w1) d = Conv{CONV}(c, w2) a = Add(x, d) y = Add(a, x) }}")
+    found = quantizers(graph)
+    assert found["x__input"] == ("input", "i8", "x__input")
+    assert [name for name, (role, _, _) in found.items() if role == "rescale"] == ["x__input__to__a", "x__input__to__y"]
+
+
+@pytest.mark.parametrize("reader", ["Relu(x)", "LeakyRelu(x)", "Clip(x, zero, six)"])
+def test_a_rectifier_alone_makes_an_unsigned_input_fixed_point(annotated, reader):
+    """L10: it would stay float, and nobody would be told."""
+    io = "g (float[n,2,4,4] x, float[n,2,4,4] z) => (float[n,2,4,4] r, float[n,2,4,4] y)"
+    bits = BitWidths(layer=32, unsigned_input=True)
+    model, graph = annotated(f"{{ r = {reader} y = Conv{CONV}(z, w1) }}", bits, io)
+    assert quantizers(graph)["x__input"] == ("input", "u8", "x__input")
+    quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
+    assert [value.producer().op_type for value in quantized.graph.outputs] == ["DequantizeLinear", "DequantizeLinear"]
 
 
 def test_a_relu_of_what_is_unsigned_carries_its_scale(annotated):
@@ -402,11 +492,11 @@ def test_upper_bounds_agree_with_real_rounding() -> None:
 def test_what_moves_an_islands_quantized_output_gets_a_carry_pair(annotated):
     """Without it onnxruntime does not load an int8 model: it writes the pair itself, with the wrong type."""
     model, graph = annotated(
-        "{ s = Tanh(x) f = Flatten(s) y = Gemm(f, dense) }", io="g (float[n,2,4,4] x) => (float[n,3] y)", dense=(32, 3)
+        "{ s = Sin(x) f = Flatten(s) y = Gemm(f, dense) }", io="g (float[n,2,4,4] x) => (float[n,3] y)", dense=(32, 3)
     )
     quantized = insert_qdq(model, graph.decide(dict.fromkeys(graph.groups(), 0.0)))
     assert [op for op in operators(quantized) if op != "DequantizeLinear"] == [
-        "Tanh", "QuantizeLinear", "Flatten", "QuantizeLinear", "Gemm", "QuantizeLinear",
+        "Sin", "QuantizeLinear", "Flatten", "QuantizeLinear", "Gemm", "QuantizeLinear",
     ]  # fmt: skip
 
 

@@ -65,8 +65,9 @@ class _Darknet:
         return self.net.apply("Activation", tf.maximum, self.net.apply("Activation/mul", tf.multiply, alpha, x), x)
 
     def route(self, *tensors: Any) -> Any:
-        """A concat; of one tensor TensorFlow makes an Identity."""
-        return self.net.concat(tensors, self.scope("route"))
+        """A concat; of one tensor TensorFlow 1 makes an Identity."""
+        name = self.scope("route")
+        return self.net.apply(name, tf.identity, *tensors) if len(tensors) == 1 else self.net.concat(tensors, name)
 
     def reorg(self, x: Any) -> Any:
         """Blocks of 2x2 pixels to channels."""
@@ -93,7 +94,7 @@ def yolo_v2(size: int) -> SlimGraph:
     """A detector: a shortcut from the middle of the backbone, narrowed and reorganised, beside its end."""
     layers = _Darknet("yolov2", size, "LeakyRelu")
     backbone = layers.stack(layers.net.input, _BACKBONE)
-    middle = backbone[_BACKBONE.index("max", 17) - 1]
+    middle = backbone[_BACKBONE.index("max", 12) - 1]  # convolutional13: the last one with 16 times smaller images
     deep = layers.stack(backbone[-1], ((1024, 3), (1024, 3)))[-1]
     side = layers.reorg(layers.convolutional(layers.route(middle), 64, 1))
     layers.stack(layers.route(side, deep), ((1024, 3), (425, 1, "linear")))

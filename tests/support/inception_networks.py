@@ -166,7 +166,11 @@ NETWORKS = {
     ),
 }
 
-STEP = re.compile(r"(?:(?P<name>\w+)=)?(?:(?P<h>\d)x(?P<w>\d)|(?P<pool>max|avg)(?P<size>\d?))(?P<valid>v?)(?:/(?P<stride>2))?(?::(?P<c>\d+))?")
+STEP = re.compile(
+    r"(?:(?P<name>\w+)=)?"
+    r"(?:(?P<h>\d)x(?P<w>\d)|(?P<pool>max|avg)(?P<size>\d?))"
+    r"(?P<valid>v?)(?:/(?P<stride>2))?(?::(?P<c>\d+))?"
+)
 
 
 def inception(name: str, size: int, classes: int = 1001) -> SlimGraph:
@@ -226,7 +230,7 @@ def _step(net: SlimGraph, x: Any, step: str, position: int, reductions: str) -> 
 
 
 def _separable(net: SlimGraph, x: Any, scope: str) -> Any:
-    """Eight depthwise filters for each color, mixed into 64 channels; slim norms its plain convolutions only, so this one has a bias."""
+    """Eight depthwise filters for each color, mixed into 64 channels; slim norms plain convolutions only, this one has a bias."""
     with net.scope(scope):
         x = net.depthwise(x, 7, 2, multiplier=8, name="separable_conv2d/depthwise")
         x = net.conv(x, 64, 1, name="separable_conv2d", weights="pointwise_weights")

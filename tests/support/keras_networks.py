@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-
-IMAGES = 8
-"""What batch norms take the loudness of their inputs from."""
 
 
 def application(name: str, size: int, classes: int = 10, **options: Any) -> Any:
@@ -36,36 +34,39 @@ def images(name: str, size: int, count: int) -> Any:
 
 
 def enliven(model: Any, seed: int = 0) -> None:
-    """Gives every layer weights and every batch norm statistics, the same ones each time.
+    """Gives every layer weights and every batch norm parameters and statistics, the same ones each time.
 
-    Kernels are drawn for relus. A batch norm's mean and variance are random around the loudness of its input, measured in one
-    pass in training mode and rounded to a power of two: the last bits of a sum, which depend on the machine's kernels, stay out.
+    Kernels are drawn for relus. The network runs once on two images, and every batch norm on its way takes mean and variance
+    around the loudness of its input, rounded to a power of two: the last bits of sums, which depend on the machine's kernels,
+    stay out.
     """
     import keras
 
-    keras.utils.set_random_seed(seed)  # the pass in training mode has dropout
     rng = np.random.default_rng(seed)
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in model.layers:
-        if layer not in norms:
-            single = isinstance(layer, keras.layers.DepthwiseConv2D)
+        if not isinstance(layer, keras.layers.BatchNormalization):
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             for weight in layer.trainable_weights:
-                weight.assign(_drawn(weight.shape, single or "depthwise" in weight.name, rng))
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    size = model.input_shape[1]
-    model(images(model.name, size, IMAGES), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-        mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-        loudness = np.exp2(np.round(np.log2(np.sqrt((variance + mean**2).mean()) + 1e-6)))
-        layer.moving_mean.assign(loudness * rng.normal(0, 0.3, mean.shape))
-        layer.moving_variance.assign(loudness**2 * rng.uniform(0.5, 2, mean.shape))
-        if layer.scale:
-            layer.gamma.assign(rng.uniform(0.5, 1.5, mean.shape))
-        if layer.center:
-            layer.beta.assign(rng.normal(0, 0.3, mean.shape))
+                weight.assign(_drawn(weight.shape, depthwise or "depthwise" in weight.name, rng))
+    unchanged = keras.layers.BatchNormalization.call
+
+    def measured(layer: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        array = np.asarray(inputs)
+        _settle(layer, 2.0 ** round(np.log2(np.sqrt(np.square(array).mean()) + 1e-6)), rng)
+        return unchanged(layer, inputs, training=False)
+
+    with patch.object(keras.layers.BatchNormalization, "call", measured):
+        model(images(model.name, model.input_shape[1], 2))
+
+
+def _settle(norm: Any, loudness: float, rng: np.random.Generator) -> None:
+    channels = norm.moving_mean.shape
+    norm.moving_mean.assign(loudness * rng.normal(0, 0.3, channels))
+    norm.moving_variance.assign(loudness**2 * rng.uniform(0.5, 2, channels))
+    if norm.scale:
+        norm.gamma.assign(rng.uniform(0.5, 1.5, channels))
+    if norm.center:
+        norm.beta.assign(rng.normal(0, 0.3, channels))
 
 
 def _drawn(shape: tuple[int, ...], depthwise: bool, rng: np.random.Generator) -> Any:

@@ -146,6 +146,7 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
                 "conv",
                 "conv",
                 "depthwise",
+                "deconv",
                 "add",
                 "add",
                 "concat",
@@ -166,6 +167,8 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
     )
     if kind in ("conv", "depthwise"):
         _convolution(draw, builder, value, (channels, height, width), depthwise=kind == "depthwise")
+    elif kind == "deconv":
+        _transposed(draw, builder, value, (channels, height, width))
     elif kind in ("add", "concat"):
         partners = [
             entry for entry in builder.values if entry[1][1:] == (height, width) and (kind == "concat" or entry[1][0] == channels)
@@ -249,8 +252,8 @@ def _convolution(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[in
     )
     if min(out) < 1:
         return
-    group = channels if depthwise else 1
-    produced = channels * draw(st.integers(1, 2)) if depthwise else draw(st.integers(1, 5))
+    group = channels if depthwise else 2 if channels % 2 == 0 and draw(st.booleans()) else 1
+    produced = group * draw(st.integers(1, 2)) if group > 1 else draw(st.integers(1, 5))
     inputs = [value, builder.weights(produced, channels // group, *kernel)]
     if draw(st.booleans()):
         inputs.append(builder.bias(produced))
@@ -261,13 +264,37 @@ def _convolution(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[in
     builder.values.append((made, (produced, *out)))
 
 
+def _transposed(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Strides above and below the kernel, cut at any end, longer by output_padding, in groups."""
+    channels, height, width = shape
+    pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    kernel, strides = draw(pairs), draw(pairs)
+    dilations = draw(st.sampled_from([(1, 1), (1, 1), (1, 2), (2, 2)]))
+    beyond = [draw(st.integers(0, max(stride, dilation) - 1)) for stride, dilation in zip(strides, dilations, strict=True)]
+    pads = list(draw(st.tuples(*[st.integers(0, 1)] * 4)))
+    sizes = zip((height, width), kernel, strides, dilations, beyond, pads[:2], pads[2:], strict=True)
+    out = [(size - 1) * s + (k - 1) * d + 1 + more - begin - end for size, k, s, d, more, begin, end in sizes]
+    if min(out) < 1 or max(out) > 12:
+        return
+    group = draw(st.sampled_from([1, channels, 2 if channels % 2 == 0 else 1]))
+    each = draw(st.integers(1, 2 if group > 1 else 4))
+    inputs = [value, builder.weights(channels, each, *kernel)]
+    if draw(st.booleans()):
+        inputs.append(builder.bias(group * each))
+    options = {"kernel_shape": list(kernel), "strides": list(strides), "dilations": list(dilations), "pads": pads, "group": group}
+    made = builder.node("ConvTranspose", inputs, output_padding=beyond, **options)
+    made = builder.rectify(made, draw(st.sampled_from(RECTIFIERS)))
+    builder.values.append((made, (group * each, out[0], out[1])))
+
+
 def _pool(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int], kind: str) -> None:
     channels, height, width = shape
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     strides = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
-    pads = [0, 0, 0, 0]
-    if kind == "max":
-        pads = [draw(st.integers(0, size - 1)) if size > 1 else 0 for size in (kernel * 2)]
+    pads = [draw(st.integers(0, size - 1)) if size > 1 else 0 for size in (kernel * 2)]
+    if kind == "average" and draw(st.booleans()):
+        pads = [0, 0, 0, 0]
+    options = {"count_include_pad": draw(st.integers(0, 1))} if kind == "average" else {}
     out = (
         _out(height, kernel[0], strides[0], 1, pads[0] + pads[2]),
         _out(width, kernel[1], strides[1], 1, pads[1] + pads[3]),
@@ -275,7 +302,7 @@ def _pool(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int,
     if min(out) < 1:
         return
     op = "MaxPool" if kind == "max" else "AveragePool"
-    made = builder.node(op, [value], kernel_shape=list(kernel), strides=list(strides), pads=pads)
+    made = builder.node(op, [value], kernel_shape=list(kernel), strides=list(strides), pads=pads, **options)
     builder.values.append((made, (channels, *out)))
 
 

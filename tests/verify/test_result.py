@@ -21,7 +21,7 @@ def network(net, taps=9, island=False):
     n = net(["n", taps])
     x = n.quantized("x", "a", -4, "i8")
     if island:
-        x = n.quantized(n.op("Sigmoid", [x], "s__float"), "s", -8, "u8")
+        x = n.quantized(n.op("Sin", [x], "s__float"), "s", -8, "u8")
     weights = np.full((taps, 2), 127)
     y = n.op("Gemm", [x, n.weight("w", weights, -6)], "y__float")
     return n.model(n.quantized(y, "y", -2, "i8"))

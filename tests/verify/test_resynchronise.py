@@ -25,7 +25,7 @@ def network(net, *, sign=1, upper=None, island=False, first=1):
     d = n.op("Gemm", [a, n.weight("w", w, 0), n.weight("b", rng.integers(-99, 99, 8), 0, "i32")], "d")
     y = n.quantized(n.op("Relu", [d], "r"), "y", 14, "u8", upper)
     if island:
-        y = n.quantized(n.op("Tanh", [y], "tanh"), "s", -8, "u8")
+        y = n.quantized(n.op("Sin", [y], "sine"), "s", -8, "u8")
     e = n.op("MatMul", [y, n.weight("w2", sign * rng.integers(-127, 128, (8, 4)), -22 if not island else 0)], "e")
     z = n.quantized(e, "z", -2, "i8")
     f = n.op("MatMul", [z, n.weight("w3", sign * rng.integers(-127, 128, (4, 2)), -7)], "f")
@@ -170,8 +170,8 @@ def branches(net):
     b = n.quantized(n.op("Relu", [m], "r"), "b", 1, "u8", upper=60)
     c = n.quantized(n.op("Clip", [m, n.constant("low", np.float32(-3))], "clip"), "c", 1, "i8")
     t = n.op("Transpose", [n.op("Add", [b, c], "sum")], "t", perm=[0, 1])
-    n.op("Tanh", [n.quantized(t, "d", 2, "i8")], "tanh")
-    return n.model("t", "clip", "tanh", "b")
+    n.op("Sin", [n.quantized(t, "d", 2, "i8")], "sine")
+    return n.model("t", "clip", "sine", "b")
 
 
 def test_one_walk_finds_what_each_value_is_observed_in(net):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir
 
 from ...ir import DataError, attribute
@@ -11,13 +12,18 @@ from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint
 from .elementwise import add_fixed
 from .operands import Op, Operand, fixed, optional
-from .products import as_integers, exact_dtype, sum_bound
+from .products import BLOCK, as_integers, exact_dtype, sum_bound
 
 
 def product(a: Integers, b: Integers) -> Integers:
-    """`a @ b` in float64 BLAS where exact, else in int64."""
+    """`a @ b` in float64 BLAS where exact, else in int64; a large `b` some columns at a time."""
     dtype = exact_dtype(sum_bound(a, b, -1), "MatMul")
-    return as_integers(a.astype(dtype) @ b.astype(dtype))
+    left = a.astype(dtype)
+    if b.ndim < 2 or b.size <= BLOCK:
+        return as_integers(left @ b.astype(dtype))
+    step = max(1, BLOCK * b.shape[-1] // b.size)
+    parts = [as_integers(left @ b[..., start : start + step].astype(dtype)) for start in range(0, b.shape[-1], step)]
+    return np.concatenate(parts, axis=-1)
 
 
 def matmul(_node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
