@@ -39,9 +39,6 @@ logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
-_PART = 1 << 20
-"""Elements of a constant that are quantized at once: on the way they are float64 and int64."""
-
 
 class Walk:
     """The state of one walk; `run` is called once.
@@ -203,13 +200,7 @@ class Walk:
         array, quantizer = constant_array(value), self.quantizers.get(name_of(value))
         if quantizer is None:
             return array
-        flat, result = array.reshape(-1), np.empty(array.size, np.float32)
-        for start in range(0, array.size, _PART):
-            part = slice(start, start + _PART)
-            result[part] = fixed_point.fake_quantize(
-                flat[part], quantizer.decided_exponent, quantizer.bits, quantizer.signed, quantizer.upper
-            )
-        return result.reshape(array.shape)
+        return fixed_point.fake_quantize(array, quantizer.decided_exponent, quantizer.bits, quantizer.signed, quantizer.upper)
 
     def _missing(self, group: GroupStatistics) -> list[onnx_ir.Value]:
         """Members of a group that are computed and have not been measured yet."""

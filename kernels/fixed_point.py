@@ -14,6 +14,9 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.floating[Any]]
 
+_PART = 1 << 20
+"""Numbers that are quantized at once where the result is narrower than the int64 in between."""
+
 
 def bounds(bits: int, signed: bool) -> tuple[int, int]:
     """Smallest and largest integer `(n, p)` of `bits` bits, full range (Q3)."""
@@ -80,12 +83,28 @@ def quantize(x: Floats, exponent: int, bits: int, signed: bool, upper: int | Non
 
 def dequantize(integers: npt.NDArray[Any], exponent: int) -> npt.NDArray[np.float32]:
     """`integers * 2^exponent` in float32; exact while `|integers| <= 2^24` and the exponent obeys Q5."""
-    return cast("npt.NDArray[np.float32]", np.ldexp(np.asarray(integers).astype(np.float32), exponent).astype(np.float32))
+    reals = np.asarray(integers).astype(np.float32)
+    return cast("npt.NDArray[np.float32]", np.ldexp(reals, exponent, out=reals))
 
 
 def fake_quantize(x: Floats, exponent: int, bits: int, signed: bool, upper: int | None = None) -> npt.NDArray[np.float32]:
     """`q(x) = 2^e * clip(rhe(x / 2^e), n, p)` (Q5): `quantize` followed by `dequantize`."""
-    return dequantize(quantize(x, exponent, bits, signed, upper), exponent)
+    flat = np.asarray(x).reshape(-1)
+    result = np.empty(flat.size, np.float32)
+    for start in range(0, flat.size, _PART):
+        part = slice(start, start + _PART)
+        result[part] = dequantize(quantize(flat[part], exponent, bits, signed, upper), exponent)
+    return result.reshape(np.shape(x))
+
+
+def quantize_as(x: Floats, exponent: int, bits: int, signed: bool, dtype: type[np.generic]) -> npt.NDArray[Any]:
+    """`quantize`, stored in a type of its own width: for large constants, of which it makes no copy in float64 or int64."""
+    flat = np.asarray(x).reshape(-1)
+    result = np.empty(flat.size, dtype)
+    for start in range(0, flat.size, _PART):
+        part = slice(start, start + _PART)
+        result[part] = quantize(flat[part], exponent, bits, signed).astype(dtype)
+    return result.reshape(np.shape(x))
 
 
 def shift_half_even(integers: Integers, shift: int) -> Integers:

@@ -21,6 +21,9 @@ ZERO_LOG2: Final = 0.0
 _OCTAVES: Final = 12
 """How far down `weight_mse_log2` looks: a tensor is then cut to 1/2,000 of its maximum, where saturation dwarfs all else."""
 
+_PART: Final = 1 << 16
+"""Numbers looked at together: what fits into a processor's cache, and no further copy of a large tensor in float64."""
+
 _TINY: Final = 2.0**-90
 """Below this the histogram has no resolution left; such a scale is refused by Q5 for every width in use anyway."""
 
@@ -163,9 +166,12 @@ def _binned_error(
 
 def _squared_error(w: npt.NDArray[Any], exponent: int, bits: int, signed: bool) -> float:
     """Squared error of a tensor on the grid `2^exponent`, in units of the squared step."""
-    error = np.ldexp(np.asarray(w, np.float64), -exponent)
-    nearest = np.rint(error)
-    np.clip(nearest, *bounds(bits, signed), out=nearest)
-    error -= nearest
-    error *= error
-    return float(error.sum())
+    flat = np.asarray(w).reshape(-1)
+    squares = np.empty(flat.size, np.float64)
+    for start in range(0, flat.size, _PART):
+        part = squares[start : start + _PART]
+        part[...] = flat[start : start + _PART]
+        np.ldexp(part, -exponent, out=part)
+        part -= np.clip(np.rint(part), *bounds(bits, signed))
+        part *= part
+    return float(squares.reshape(np.shape(w)).sum())  # all at once: a sum of sums would round elsewhere

@@ -110,7 +110,21 @@ def quantize_at(
 
 def integers_of(quantized: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
     """The int32 integers behind a tensor that `quantize_at` returned (float64 for those beyond 2^24)."""
-    return tf.cast(quantized * _scales(exponent, quantized.dtype)[1], tf.int32)
+    integers: tf.Tensor = _traced_integers(quantized.dtype)(quantized, exponent)
+    integers.set_shape(quantized.shape)
+    return integers
+
+
+@functools.cache
+def _traced_integers(dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    """One traced function for tensors of every shape, as for the quantizers: a tap is one operator of its network's trace."""
+
+    def integers(quantized: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
+        return tf.cast(quantized * _scales(exponent, dtype)[1], tf.int32)
+
+    signature = [tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.float32)]
+    traced: Callable[..., tf.Tensor] = tf.function(integers, input_signature=signature, autograph=False)
+    return traced
 
 
 @functools.cache

@@ -1,8 +1,16 @@
 """Bilinear enlargement by whole factors -> repetition and a depthwise convolution with constant weights (L6).
 
-    Resize<linear, half_pixel>(x, by 2)       ->   Conv<group = C>(Pad<edge, 1 all round>(Resize<nearest>(x, by 2)), [1,2,1]/4 per axis)
-    Resize<linear, asymmetric>(x, by 2)       ->   Conv<group = C>(Pad<edge, 1 behind>(Resize<nearest>(x, by 2)), [1,1]/2 per axis)
-    Resize<linear, align_corners>(x[n], to 2n - 1)   ->   Conv<group = C>(Resize<nearest>(x, by 2), [1,1]/2 per axis)
+    r = Resize<nearest>(x, by 2), p = Pad<edge>(r, 1 all round), y = Conv<group = C>(p, [1,2,1]/4 along each axis)
+
+            instead of      y = Resize<linear, half_pixel>(x, by 2)
+
+    r = Resize<nearest>(x, by 2), p = Pad<edge>(r, 1 behind), y = Conv<group = C>(p, [1,1]/2 along each axis)
+
+            instead of      y = Resize<linear, asymmetric>(x, by 2)
+
+    r = Resize<nearest>(x, by 2), y = Conv<group = C>(r, [1,1]/2 along each axis)
+
+            instead of      y = Resize<linear, align_corners>(x[n,C,H,W], to {n,C,2H-1,2W-1})
 
 Repeated k times, a window of k neighbours holds j copies of one element and k - j of the next: its mean is the interpolation
 between the two, with j growing from window to window. So the weights of TensorFlow's three kinds of coordinates are

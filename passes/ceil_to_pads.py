@@ -3,13 +3,14 @@
     y = MaxPool<kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1>(x)               x[n,C,6,6]
 =>  y = MaxPool<kernel_shape = [3, 3], strides = [2, 2], pads = [0, 0, 1, 1]>(x)
 
-    out = ceil((in + pads - reach) / stride) + 1, less a last window that would begin in the padding behind
+    out = ceil((in + pads - reach) / stride) + 1
     end pad = (out - 1) * stride + reach - in - begin pad
 
 A maximum takes no notice of padding. An average that leaves padding out of its count leaves this one out too.
 
 Refused: a height or width that is not fixed, where the size depends on it; an average that counts its padding, which does not
-count what lies beyond it.
+count what lies beyond it; a last window that would begin in the padding behind, which onnxruntime leaves out and the standard's
+shape inference does not.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _rewrite(_: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         size, begin, end, reach = int(shape[2 + axis] or 0), pads[axis], pads[axis + len(kernel)], (taps - 1) * dilation + 1
         windows = -(-(size + begin + end - reach) // stride) + 1
         if (windows - 1) * stride >= size + begin:
-            windows -= 1
+            return refuse(logger, node, "its last window would begin behind the image")
         missing = (windows - 1) * stride + reach - size - begin
         pads[axis + len(kernel)] = max(end, missing)
     if pads != list(attribute(node, "pads", (0,) * 2 * len(kernel))):

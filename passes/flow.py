@@ -293,13 +293,16 @@ def is_flat(node: onnx_ir.Node) -> bool:
 
 
 def _moves_exactly(node: onnx_ir.Node) -> bool:
-    """Whether a pass-through operator really only moves: a Pad pads with zero or with what it holds, a MaxPool has one output.
+    """Whether a pass-through operator really only moves: a Pad pads with zero or with what it holds, a MaxPool has one output
+    and no `ceil_mode` (`ceil-to-pads` writes it as padding).
 
     A Slice moves whatever its indices are; a Gather or Tile is at home here only where they are constant (a Gather may else be a
     lookup), a Resize only in the form that repeats elements (`plain-resizes`).
     """
     if node.op_type == "Pad":
         return constant_pads(node) is not None and (attribute(node, "mode", "constant") != "constant" or fill_of(node) == 0)
+    if node.op_type == "MaxPool" and attribute(node, "ceil_mode", 0):
+        return False
     if node.op_type in ("Gather", "Tile") and constant(node.inputs[1]) is None:
         return False
     return len(node.outputs) == 1 and (node.op_type != "Resize" or repeats_whole(node))

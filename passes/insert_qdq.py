@@ -40,9 +40,6 @@ from .qdq_merges import check_no_merged_pairs
 _FINEST_BEHIND_CLIP = -21
 """onnxruntime 1.31 takes a Clip for superfluous where its bounds miss the quantizer's by less than 1.2e-7, half of 2^-22."""
 
-_PART = 1 << 20
-"""Elements of a constant that are quantized at once."""
-
 FLOAT_SUFFIX = "__float"
 ROUNDED_SUFFIX = "__r"
 
@@ -167,9 +164,10 @@ class _Inserter:
                 f"layer {node.name!r}: its bias of up to {largest:g} does not fit an int32 at the scale "
                 f"2^{quantizer.decided_exponent} (L11); a larger threshold of its weights, or --layer-bits 16, leaves room"
             )
+        integers = fixed_point.quantize_as(array, quantizer.decided_exponent, quantizer.bits, quantizer.signed, numpy_type)
         readers = value.uses()
         rename(value, f"{name}{FLOAT_SUFFIX}")
-        stored = add_initializer(self.graph, integer_name(name), _integers(array, quantizer, numpy_type))
+        stored = add_initializer(self.graph, integer_name(name), integers)
         output = add_node(
             self.graph,
             "DequantizeLinear",
@@ -231,18 +229,6 @@ class _Inserter:
                     self.graph.outputs[index] = output
         self.carried[output] = quantizer
         self.flow.integers.add(output)
-
-
-def _integers(
-    array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], quantizer: Quantizer, numpy_type: type[np.generic]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """A constant in its storage type, a part at a time: on the way there it is float64 and int64."""
-    flat, result = array.reshape(-1), np.empty(array.size, numpy_type)
-    for start in range(0, array.size, _PART):
-        part = slice(start, start + _PART)
-        integers = fixed_point.quantize(flat[part], quantizer.decided_exponent, quantizer.bits, quantizer.signed)
-        result[part] = integers.astype(numpy_type)
-    return result.reshape(array.shape)
 
 
 def _refuse_dropped_clip(node: onnx_ir.Node, quantizer: Quantizer) -> None:

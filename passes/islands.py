@@ -59,6 +59,8 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
         return "stays float (L8)" if node.op_type in TAIL_OPS else "behind a Softmax, which stays float (L8)"
     if node.op_type in ("AveragePool", "GlobalAveragePool"):
         return f"average pool: {why_not(node)}"
+    if node.op_type == "MaxPool":
+        return "max pool: ceil_mode lets windows leave the input, or somebody reads where the maxima are"
     if node.op_type == "Resize":
         return f"resize: {_why_not_resized(node)}"
     if node.op_type == "Pad":
@@ -70,7 +72,7 @@ def _reason(node: onnx_ir.Node, tail: bool) -> str:
     if node.op_type in COMPUTE:
         return "both operands are computed; only constant weights are quantized"
     if node.op_type == "PRelu":
-        return "its slopes are computed, or differ from channel to channel; one constant slope has a fixed-point form (L3)"
+        return "its slopes are computed or not finite; constant ones have a fixed-point form (L3)"
     if node.op_type == "LeakyRelu":
         return "its slope is not finite"
     if node.domain:

@@ -5,13 +5,15 @@
 
     y = Max(x, 0)                 y = Clip(x, 0)           y = Clip(x, 0, 3.4e38)      =>      y = Relu(x)
 
+    y = Max(x, 0.5)                                                                     =>      y = Clip(x, 0.5)
+
 Relu, Clip, Max and Min with a constant scalar are intervals [lo, hi]. One behind the other, intervals compose:
 
     clip(clip(x, a, b), c, d) = clip(x, clip(a, c, d), clip(b, c, d))
 
 An outer interval that contains the inner one changes nothing and goes.
 
-Refused: intervals that do not begin at 0 (they stay as written), empty ones (lo > hi), bounds that are not constant
+Refused: Clips that do not begin at 0 (they stay as written), empty intervals (lo > hi), bounds that are not constant
 scalars, an inner value that somebody else reads too (except where the outer one goes).
 """
 
@@ -101,7 +103,8 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
             return True
         if only_consumer(outer.source) is node and low == 0:
             whole = Interval(inner.source, low, high)
-    if whole.low != 0 or _is_written(node, whole):
+    is_open = math.isinf(whole.low) and math.isinf(whole.high)
+    if (whole.low != 0 and (is_open or is_op(node, "Clip"))) or _is_written(node, whole):
         return refuse(logger, node, f"[{whole.low}, {whole.high}] does not begin at 0 or is written so already")
     _write(graph, node, whole, inherited(node) if whole is outer or before is None else inherited(before, node))
     if whole is not outer and before is not None:
@@ -119,15 +122,16 @@ def _is_written(node: onnx_ir.Node, whole: Interval) -> bool:
 
 
 def _write(graph: onnx_ir.Graph, node: onnx_ir.Node, whole: Interval, metadata: dict[str, str]) -> None:
-    """Puts the Relu or Clip in the place of `node`, under its names."""
+    """Puts the Relu or Clip in the place of `node`, under its names; a Clip has the bounds that are finite."""
     assert whole.source.dtype is not None
     dtype, name = whole.source.dtype.numpy(), name_of(node.outputs[0])
-    inputs = [whole.source]
-    if not math.isinf(whole.high):
+    inputs: list[onnx_ir.Value | None] = [whole.source]
+    if whole.low != 0 or not math.isinf(whole.high):
         inputs += [
-            add_initializer(graph, f"{name}__{bound}", np.asarray(value, dtype))
+            None if math.isinf(value) else add_initializer(graph, f"{name}__{bound}", np.asarray(value, dtype))
             for bound, value in (("min", whole.low), ("max", whole.high))
         ]
+        inputs = inputs if inputs[-1] is not None else inputs[:-1]
     new = onnx_ir.node("Relu" if len(inputs) == 1 else "Clip", inputs, name=node.name, metadata_props=metadata)
     new.outputs[0].name = f"{name}__clip"
     graph.insert_before(node, new)

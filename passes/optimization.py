@@ -13,6 +13,7 @@ from .bias_from_add import BiasFromAdd
 from .ceil_to_pads import CeilToPads
 from .collapse_concat import CollapseConcat
 from .constant_to_the_right import ConstantToTheRight
+from .div_to_mul import DivToMul
 from .drop_redundant_relu import DropRedundantRelu
 from .expand_to_tile import ExpandToTile
 from .explicit_pads import ExplicitPads
@@ -72,6 +73,7 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     FoldAffine,
     FoldBatchNorm,
     AffineToDepthwise,
+    DivToMul,
     HoistRectifiers,
     MergeClips,
     DropRedundantRelu,
@@ -114,6 +116,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     FoldPad(),
     AffineToDepthwise(),
     FoldAffine(),  # terms behind the new layers
+    DivToMul(),
     HoistRectifiers(),
     TransposeToReshape(),  # what relus stood between
     MergeClips(),

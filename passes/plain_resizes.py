@@ -86,7 +86,7 @@ def _constant_scales(graph: onnx_ir.Graph, node: onnx_ir.Node, sides: list[Side]
     if len(node.inputs) < 4 or node.inputs[3] is None:
         return False
     shape = static_shape(node.inputs[0]) if node.inputs[0] is not None else None
-    if shape is None or any(int(np.floor(np.float32(side.length) * side.scale)) != side.resized for side in sides):
+    if shape is None or any(int(side.length * float(side.scale)) != side.resized for side in sides):
         return refuse(logger, node, "its sizes have no scales in float32")
     scales = np.ones(len(shape), np.float32)
     for side in sides:

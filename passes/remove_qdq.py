@@ -72,7 +72,7 @@ def _remove(graph: onnx_ir.Graph, dequantize: onnx_ir.Node, quantizer: Quantizer
     if stored is not None:
         if quantizer is None:
             raise ModelError(f"constant {name!r} is dequantized but has no quantizer")
-        value = add_initializer(graph, name, fixed_point.dequantize(stored.astype(np.int64), quantizer.decided_exponent))
+        value = add_initializer(graph, name, fixed_point.dequantize(stored, quantizer.decided_exponent))
         _rewire(graph, output, value)
         return
     value = _float_source(graph, integers, name, quantizer, dequantize)
@@ -123,11 +123,10 @@ def _check_parameters(node: onnx_ir.Node, quantizer: Quantizer, is_constant: boo
     if is_constant:
         stored = constant(node.inputs[0])
         assert stored is not None
-        integers = stored.astype(np.int64)
-        if integers.size and not quantizer.lower <= integers.min() <= integers.max() <= quantizer.upper:
+        low, high = (int(stored.min()), int(stored.max())) if stored.size else (0, 0)
+        if stored.size and not quantizer.lower <= low <= high <= quantizer.upper:
             raise ModelError(
-                f"{quantizer.value!r}: integers from {quantizer.lower} to {quantizer.upper} are recorded. "
-                f"Received: {integers.min()} to {integers.max()}"
+                f"{quantizer.value!r}: integers from {quantizer.lower} to {quantizer.upper} are recorded. Received: {low} to {high}"
             )
     if above is not None and above.op_type == "QuantizeLinear":
         nodes.append(above)

@@ -64,7 +64,7 @@ def sides_of(node: onnx_ir.Node, known: dict[onnx_ir.Value, Dims | None] | None 
             continue
         if length is None:
             return None
-        found.append(Side(axis, length, int(np.floor(np.float32(length) * scale)), scale))
+        found.append(Side(axis, length, int(length * float(scale)), scale))  # as shape inference has it
     return found
 
 

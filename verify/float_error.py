@@ -31,7 +31,7 @@ LARGEST: Final = float(np.finfo(np.float32).max)
 SELECTIONS: Final = frozenset({"Abs", "Clip", "Max", "Min", "Neg", "Relu"})
 """Exact, and no error grows in them."""
 
-ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div", "Reciprocal", "Sqrt"})
+ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt"})
 """Rounded correctly."""
 
 _Own = Callable[[dict[str, Any], Reals, Reals], Reals]
@@ -58,11 +58,12 @@ CURVES: Final[dict[str, _Own]] = {
     "Log": lambda _, x, y: 8 * UNIT * np.maximum(np.abs(y), np.abs(x - 1.0) * (np.abs(x - 1.0) < 1.0)),
     "Mish": lambda _, x, y: 16 * UNIT * (np.minimum(np.abs(x), 32.0) + np.abs(y)),
     "Pow": lambda _, _x, y: 32 * UNIT * np.abs(y),
+    "Reciprocal": lambda _, _x, y: 8 * UNIT * np.abs(y),  # TensorFlow: not even exact where it could be
     "Selu": _exponential,
     "Sigmoid": lambda _, x, _y: np.full(np.shape(x), 8 * UNIT),
     "Softplus": lambda _, _x, y: 16 * UNIT * np.maximum(1.0, np.abs(y)),
     "Softsign": lambda _, _x, y: 8 * UNIT * np.abs(y),
-    "Tanh": lambda _, x, _y: np.full(np.shape(x), 8 * UNIT),
+    "Tanh": lambda _, x, _y: np.full(np.shape(x), 16 * UNIT),
 }
 """Errors of the approximations, on exact arguments."""
 
@@ -130,7 +131,7 @@ def _own(step: Step, values: Sequence[Reals], errors: Sequence[Reals], value: Re
         return CURVES[op_type](attributes, argument, value) + np.where(value == 0, 0.0, SMALLEST)
     exact = (np.abs(value) >= SMALLEST) & (np.abs(value) <= LARGEST) & (value.astype(np.float32) == value)
     exact &= np.asarray(sum(_errors(step, errors))) == 0
-    if op_type in {"Div", "Reciprocal"}:  # often a product with the rounded reciprocal
+    if op_type == "Div":  # often a product with the rounded reciprocal
         divisor = _values(step, values)[-1]
         exact &= np.abs(np.frexp(divisor)[0]) == 0.5
     return np.where(exact | ((value == 0) & _is_zero_for_sure(step, values, errors)), 0.0, 4 * UNIT * np.abs(value) + SMALLEST)

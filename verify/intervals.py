@@ -61,7 +61,7 @@ class Intervals:
         self.by_name: dict[str, Interval] = {}
         self.sums: dict[str, Sum] = {}
         self.tables: dict[str, Table] = {}
-        self._constants: dict[str, FixedPoint] = {}
+        self._constants: dict[str, tuple[npt.NDArray[Any], int]] = {}
         for node in model.graph:
             output = node.outputs[0]
             region = plan.table_behind(node)
@@ -77,8 +77,9 @@ class Intervals:
         return None if value is None else self.by_name.get(name_of(value))
 
     def fixed_constant(self, value: onnx_ir.Value | None) -> FixedPoint | None:
-        """The integers of a dequantized constant, else None."""
-        return None if value is None else self._constants.get(name_of(value))
+        """The integers of a dequantized constant, else None; made anew each time: together they take eight times what is stored."""
+        stored, exponent = self._constants.get("" if value is None else name_of(value), (None, 0))
+        return None if stored is None else FixedPoint(stored.astype(np.int64), exponent)
 
     def _table(self, region: FunctionRegion) -> None:
         """The entries of a function, where the integers it is given are bounded and not too many."""
@@ -103,9 +104,8 @@ class Intervals:
         grid, integers, x = grid_of(node), constant(node.inputs[0]), self.of(node.inputs[0])
         if integers is None:
             return Interval(*(grid.bounds if x is None else (x.low, x.high)), grid.exponent)
-        values = integers.astype(np.int64)
-        self._constants[name_of(node.outputs[0])] = FixedPoint(values, grid.exponent)
-        return Interval(*((int(values.min()), int(values.max())) if values.size else (0, 0)), grid.exponent)
+        self._constants[name_of(node.outputs[0])] = integers, grid.exponent
+        return Interval(*((int(integers.min()), int(integers.max())) if integers.size else (0, 0)), grid.exponent)
 
     def layer(self, node: onnx_ir.Node) -> Interval | None:
         """Sum of products: the bounds of its partial sums hold for the result too."""

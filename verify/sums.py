@@ -18,6 +18,9 @@ from ..ir import attribute, channel_totals
 from ..kernels.fixed_point import Integers
 from .fixed_tensor import FixedPoint, check_magnitude, magnitude
 
+_PART = 1 << 20
+"""Weights looked at together."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sum:
@@ -76,12 +79,12 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
 
 
 def _contributions(weights: Integers, positive: int, negative: int) -> Integers:
-    """`positive * w` where w is positive, `negative * |w|` where it is negative: the largest arrays there are, hence in place."""
-    result = np.maximum(weights, 0)
-    result *= positive
-    rest = np.minimum(weights, 0)
-    rest *= -negative
-    result += rest
+    """`positive * w` where w is positive, `negative * |w|` where it is negative, made in one go: it may be the largest array."""
+    result = np.empty_like(weights, order="C")
+    target, flat = result.reshape(-1), weights.reshape(-1)
+    for start in range(0, flat.size, _PART):
+        part = flat[start : start + _PART]
+        target[start : start + _PART] = np.maximum(part, 0) * positive - np.minimum(part, 0) * negative
     return result
 
 

@@ -154,7 +154,7 @@ def resize(trace: Trace, step: Step) -> Laid:
     form = [step.get(name, None) for name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
     sizes = x.shape.as_list()[1:3]
     if scales.shape == (4,) and (scales[:2] == 1).all() and None not in sizes and (options := _interpolation(step)) is not None:
-        size = [int(np.floor(np.float32(length) * scale)) for length, scale in zip(sizes, scales[2:], strict=True)]
+        size = [int(length * float(scale)) for length, scale in zip(sizes, scales[2:], strict=True)]
         interpolate = tf.raw_ops.ResizeBilinear if form[0] == "linear" else tf.raw_ops.ResizeBicubic
         return Laid(interpolate(images=x, size=size, **options), NHWC)
     whole = scales.shape == (4,) and bool((scales == np.floor(scales)).all() and (scales >= 1).all() and (scales[:2] == 1).all())

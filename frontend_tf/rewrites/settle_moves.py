@@ -3,10 +3,13 @@
     ReverseV2(x, [1])                     ->   StridedSlice(x, steps [1, -1, 1, 1])
     MirrorPad[SYMMETRIC](x, paddings)     ->   GatherV2(x, [1, 0, 0, 1, ..., n-1, n-1, n-2], axis) for each padded axis
 
-ONNX can say neither in one operator. tf2onnx reverses by ReverseSequence, with the batch as lengths, and mirrors by a reflection
-of which it cuts out the doubled rows with Compress. Both forms here only select elements, so that nothing is rounded (L7).
+    ResizeNearestNeighbor(x, [7, 8])      ->   GatherV2 for each axis that changes, x of 6 rows
 
-Left as they are: axes or paddings that are computed, mirrored axes of unknown length.
+ONNX can say neither of the first two in one operator. tf2onnx reverses by ReverseSequence, with the batch as lengths, and mirrors
+by a reflection of which it cuts out the doubled rows with Compress. Of a resize it writes the scale, and float32(7 / 6) * 6 is
+less than 7: a row would be missing. All forms here only select elements, so that nothing is rounded (L7).
+
+Left as they are: axes, paddings or sizes that are computed, mirrored axes of unknown length, sizes whose scale reaches them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from ..inference.cut import import_graph
@@ -22,8 +26,8 @@ from .surgery import Surgery
 
 
 def settle_moves(surgery: Surgery) -> bool:
-    """Applies both rules; the surgery's nodes must be the cut graph, its placeholders of settled shape."""
-    found = [name for name, node in surgery.nodes.items() if node.op in ("ReverseV2", "MirrorPad")]
+    """Applies the rules; the surgery's nodes must be the cut graph, its placeholders of settled shape."""
+    found = [name for name, node in surgery.nodes.items() if node.op in ("ReverseV2", "MirrorPad", "ResizeNearestNeighbor")]
     if not found:
         return False
     surgery.close()
@@ -40,12 +44,14 @@ def _settle(surgery: Surgery, operation: Any) -> bool:
     if node.op == "ReverseV2":
         _reverse(surgery, node, shape.rank, [int(axis) % shape.rank for axis in given])
         return True
+    if node.op == "ResizeNearestNeighbor":
+        return _resize(surgery, node, list(shape), [int(size) for size in given])
     if node.attr["mode"].s != b"SYMMETRIC":
         return False
     amounts = [(int(before), int(after)) for before, after in given]
     if any(any(both) and length is None for both, length in zip(amounts, shape, strict=True)):
         return False
-    _mirror(surgery, node, {axis: (both, int(shape[axis])) for axis, both in enumerate(amounts) if any(both)})
+    _select(surgery, node, {axis: _mirrored(both, int(shape[axis])) for axis, both in enumerate(amounts) if any(both)})
     return True
 
 
@@ -62,17 +68,43 @@ def _reverse(surgery: Surgery, node: Any, rank: int, axes: list[int]) -> None:
     surgery.put(*bounds, make_node(name, "StridedSlice", inputs, T=kind, Index=tf.int32, **masks))
 
 
-def _mirror(surgery: Surgery, node: Any, axes: dict[int, tuple[tuple[int, int], int]]) -> None:
-    """One Gather per padded axis, the last under the name of the node."""
+def _mirrored(amounts: tuple[int, int], length: int) -> npt.NDArray[np.int32]:
+    """The elements of an axis, those at its ends once more outside."""
+    inside = np.arange(length, dtype=np.int32)
+    return np.concatenate([inside[: amounts[0]][::-1], inside, inside[length - amounts[1] :][::-1]])
+
+
+def _resize(surgery: Surgery, node: Any, shape: list[int | None], sizes: list[int]) -> bool:
+    """The elements that TensorFlow takes, by its own arithmetic, where a scale would not reach the size."""
+    pairs = [(axis, shape[axis], size) for axis, size in zip((1, 2), sizes, strict=True)]
+    if any(length is None or not length for _, length, _ in pairs):
+        return False
+    known = [(axis, length or 0, size) for axis, length, size in pairs if length != size]
+    if all(int(length * float(np.float32(size) / np.float32(length))) == size for _, length, size in known):
+        return False
+    _select(surgery, node, {axis: _nearest(node, length, size) for axis, length, size in known})
+    return True
+
+
+def _nearest(node: Any, length: int, size: int) -> npt.NDArray[np.int32]:
+    places = np.arange(size, dtype=np.float32)
+    if node.attr["align_corners"].b and size > 1:
+        chosen = np.floor(places * (np.float32(length - 1) / np.float32(size - 1)) + np.float32(0.5))
+    else:
+        half = np.float32(0.5 if node.attr["half_pixel_centers"].b else 0.0)
+        chosen = np.floor((places + half) * (np.float32(length) / np.float32(size)))
+    return np.minimum(chosen, length - 1).astype(np.int32)
+
+
+def _select(surgery: Surgery, node: Any, positions: dict[int, npt.NDArray[np.int32]]) -> None:
+    """One Gather per axis, the last under the name of the node."""
     name, kind, source = node.name, tf.dtypes.as_dtype(node.attr["T"].type), data_inputs(node)[0]
-    if not axes:
+    if not positions:
         surgery.put(make_node(name, "Identity", [source], T=kind))
-    for axis, ((before, after), length) in axes.items():
-        inside = np.arange(length, dtype=np.int32)
-        positions = np.concatenate([inside[:before][::-1], inside, inside[length - after :][::-1]])
-        chosen = make_constant(surgery.fresh(f"{name}/positions_{axis}"), positions)
+    for axis, indices in positions.items():
+        chosen = make_constant(surgery.fresh(f"{name}/positions_{axis}"), indices)
         along = make_constant(surgery.fresh(f"{name}/axis_{axis}"), np.int32(axis))
-        own = name if axis == max(axes) else surgery.fresh(f"{name}/mirrored_{axis}")
+        own = name if axis == max(positions) else surgery.fresh(f"{name}/axis_{axis}_chosen")
         types = {"Tparams": kind, "Tindices": tf.int32, "Taxis": tf.int32}
         surgery.put(chosen, along, make_node(own, "GatherV2", [source, chosen.name, along.name], **types, batch_dims=0))
         source = own

@@ -164,3 +164,17 @@ def test_network(name: str, tmp_path: Path) -> None:
     journey = take(source, images(example.size), settings=NETWORK, check_images=1, **options)
     journey.assert_exact(islands=(), without_certificate=example.without_certificate)
     record("networks", name, journey)
+
+
+def test_vggs_fc6_at_its_full_length(tmp_path: Path) -> None:
+    """25,088 products per sum: of 8 bits without certificate (X2), though the engines agree on these images; of 4 bits with one."""
+    net = SlimGraph(7, channels=512)
+    x = net.layer(net.input, "conv5", 512, 1, norm=False)
+    x = net.layer(x, "fc6", 16, 7, padding="VALID", norm=False)
+    x = net.layer(x, "fc8", 10, 1, norm=False, activation=None)
+    net.squeeze(x, "fc8/squeezed")
+    journey = take(net.save(tmp_path / "fc6.pb"), images(7, 4, channels=512), settings=NETWORK)
+    journey.assert_exact(islands=(), without_certificate=1)
+    missing = {key: [one.output for one in result.certificates if not one.certified] for key, result in journey.checks.items()}
+    assert [name.split("/")[0] for name in missing[8, 16]] == ["fc6"]
+    assert missing[4, 32] == []

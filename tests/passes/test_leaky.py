@@ -69,11 +69,42 @@ def test_what_is_no_leaky_relu_stays(untouched, body, slope):
     untouched(MaxToLeaky(), f"{IO} {body}", {"a": np.float32(slope)})
 
 
-def test_slopes_that_differ_stay_and_say_why(untouched, onnx_text):
-    text, arrays = f"{IO} {{ y = PRelu(x, a) }}", {"a": np.array([0.1, 0.2], np.float32).reshape(2, 1, 1)}
-    untouched(MaxToLeaky(), text, arrays)
-    (island,) = islands(onnx_text(text, arrays))
-    assert "differ from channel to channel" in island.reason
+SLOPES = {"a": np.array([0.1, 0.5], np.float32).reshape(2, 1, 1)}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{ s = Mul(a, x) y = Max(s, x) }",
+        "{ p = Relu(x) n = Neg(x) m = Relu(n) s = Mul(a, m) y = Sub(p, s) }",
+        "{ p = Max(x, zero) m = Min(x, zero) s = Mul(a, m) y = Add(s, p) }",
+        "{ p = Clip(x, zero) m = Clip(x, , zero) s = Mul(a, m) y = Add(s, p) }",
+        "{ p = Relu(x) b = Abs(x) d = Sub(x, b) h = Mul(d, a) s = Mul(h, half) y = Add(s, p) }",
+        "{ p = Relu(x) b = Abs(x) d = Sub(x, b) h = Mul(d, a) s = Div(h, two) y = Add(s, p) }",
+        "{ p = Relu(x) q = Sub(x, p) s = Mul(q, a) y = Add(p, s) }",
+    ],
+)
+def test_slopes_that_differ_become_a_prelu(golden, body):
+    given = {name: np.float32(number) for name, number in (("zero", 0), ("half", 0.5), ("two", 2)) if name in body}
+    golden(MaxToLeaky(), f"{IO} {body}", f"{IO} {{ y = PRelu(x, y__slopes) }}", SLOPES | given, {"y__slopes": SLOPES["a"]})
+
+
+def test_slopes_of_a_sum_of_two_halves(golden):
+    """`0.5 (1 + a) x + 0.5 (1 - a) |x|`: the slope above zero is 1 but for a rounding."""
+    body = "{ s = Mul(x, p) b = Abs(x) t = Mul(b, q) y = Add(s, t) }"
+    arrays = {"p": np.float32(0.6), "q": np.float32(0.4)}
+    golden(MaxToLeaky(), f"{IO} {body}", f"{IO} {{ y = LeakyRelu<alpha = 0.20000000298023224>(x) }}", arrays)
+
+
+def test_slopes_that_differ_stay(untouched, onnx_text):
+    text = f"{IO} {{ y = PRelu(x, a) }}"
+    untouched(MaxToLeaky(), text, SLOPES)
+    assert islands(onnx_text(text, SLOPES)) == []
+
+
+def test_computed_slopes_stay_and_say_why(onnx_text):
+    (island,) = islands(onnx_text("g (float[n,2,4,4] x, float[n,2,4,4] a) => (float[n,2,4,4] y) { y = PRelu(x, a) }"))
+    assert "its slopes are computed" in island.reason
 
 
 def test_a_slope_that_makes_the_value_grow_stays(untouched):
@@ -95,6 +126,42 @@ def test_the_optimizer_finds_it_before_its_product_becomes_a_layer(rewritten):
 
 
 # --- lowering
+
+
+@pytest.mark.parametrize(
+    ("slopes", "body", "after"),
+    [
+        ([0.1, 1.0], "y__scaled = Mul(x, y__alpha) y = Max(x, y__scaled)", {"y__alpha": [0.1, 1.0]}),
+        ([1.5, 1.0], "y__scaled = Mul(x, y__alpha) y = Min(x, y__scaled)", {"y__alpha": [1.5, 1.0]}),
+        (
+            [0.1, 1.5],
+            """y__up_to_1__scaled = Mul(x, y__up_to_1__alpha) y__up_to_1__leaky = Max(x, y__up_to_1__scaled)
+               y__scaled = Mul(y__up_to_1__leaky, y__alpha) y = Min(y__up_to_1__leaky, y__scaled)""",
+            {"y__up_to_1__alpha": [0.1, 1.0], "y__alpha": [1.0, 1.5]},
+        ),
+    ],
+)
+def test_one_slope_per_channel(golden, slopes, body, after):
+    arrays = {name: np.array(numbers, np.float32).reshape(2, 1, 1) for name, numbers in ({"a": slopes} | after).items()}
+    golden(
+        LeakyToMax(),
+        f"{IO} {{ x_ = Add(x, x) y = PRelu(x_, a) }}",
+        f"{IO} {{ x_ = Add(x, x) {body.replace('(x', '(x_')} }}",
+        {"a": arrays.pop("a")},
+        arrays,
+    )
+
+
+def test_slopes_of_both_signs_leave_a_signed_value():
+    """One negative slope for all leaves nothing negative (L3), one of several does."""
+    text = f'<ir_version: 10, opset_import: ["" : 21]> {IO} {{ y = PRelu(x, a) }}'
+    for slopes, signed in (([0.1, -0.5], True), ([-0.1, -0.5], False)):
+        model = onnx_ir.from_onnx_text(text, initializers=[onnx_ir.tensor(np.float32(slopes).reshape(2, 1, 1), name="a")])
+        model = onnx_ir.serde.deserialize_model(onnx_ir.serde.serialize_model(model))
+        lower(model, "layer16")
+        quantizers = annotate(model).by_value()
+        assert types(quantizers)["y"] == ("activation", "i8" if signed else "u8", "y")
+        assert types(quantizers)["y__alpha"] == ("alpha", "i10", "y__alpha")
 
 
 def test_a_layers_sum_is_rounded_once(golden):

@@ -50,8 +50,16 @@ def test_a_shared_inner_value_stays_and_a_wider_outer_one_goes(golden, untouched
     )
 
 
+def test_one_bound_is_a_clip(golden):
+    after = "<float y__min = {0.5}> { y = Clip(x, y__min) }"
+    golden(MergeClips(), f"{IO} <float half = {{0.5}}> {{ y = Max(half, x) }}", f"{IO} {after}")
+    after = "<float y__max = {-1.0}> { y = Clip(x, , y__max) }"
+    golden(MergeClips(), f"{IO} <float minus = {{-1.0}}> {{ y = Min(x, minus) }}", f"{IO} {after}")
+
+
 def test_other_intervals_stay(untouched):
-    untouched(MergeClips(), f"{IO} <float one = {{1.0}}, float six = {{6.0}}> {{ m = Clip(x, one, six) y = Min(m, one) }}")
+    untouched(MergeClips(), f"{IO} <float one = {{1.0}}, float six = {{6.0}}> {{ y = Clip(x, one, six) }}")
+    untouched(MergeClips(), f"{IO} <float huge = {{3.4028235e38}}> {{ y = Min(x, huge) }}")
     untouched(MergeClips(), f"{IO} <float[1,4] v = {{0.0,0.0,0.0,0.0}}> {{ y = Max(x, v) }}")
     untouched(MergeClips(), f"{IO} <float zero = {{0.0}}, float six = {{6.0}}> {{ y = Clip(x, six, zero) }}")  # empty
     untouched(MergeClips(), "g (float[4] x) => (float[1,4] y) <float[1,1] zero = {0.0}> { y = Max(x, zero) }")  # adds a dimension

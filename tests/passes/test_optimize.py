@@ -121,7 +121,7 @@ EXPECTED = {
         "Concat",
         "Add",
         "Clip",
-        "Conv",
+        "Mul",
         "Mul",
         "GlobalAveragePool",
         "Flatten",

@@ -279,7 +279,7 @@ def test_softmax_and_what_follows_stays_float(annotated):
 
 def test_an_unknown_operator_is_an_island_and_its_reader_quantizes_anew(annotated):
     model, graph = annotated(f"{{ c = Conv{CONV}(x, w1) s = Sin(c) y = Conv{CONV}(s, w2) }}")
-    assert quantizers(graph)["s"] == ("activation", "u8", "s")
+    assert quantizers(graph)["s"] == ("activation", "i8", "s")
     assert [(island.op_type, island.expected) for island in islands(model)] == [("Sin", False)]
 
 

@@ -52,6 +52,47 @@ def test_a_bias_that_is_not_one_number_per_channel_is_not_certified(net, bias):
     assert result.differences == result.not_certified == ()
 
 
+@pytest.mark.parametrize(
+    ("kernel", "strides", "dilations", "expected"),
+    [
+        ([1, 2, 4], 2, 1, 5),  # even taps meet, odd ones meet: 1 + 4 or 2
+        ([1, 2, 4], 3, 1, 4),  # none meet
+        ([1, 2, 4], 1, 1, 7),
+        ([1, 2, 4], 2, 2, 7),  # dilated, all are even
+        ([1, 2, 4], 3, 2, 4),
+        ([1, -2, 4, -8, 16], 2, 1, 21),
+    ],
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_taps_of_a_transposed_convolution_meet_by_phase(net, kernel, strides, dilations, expected, axis):
+    """Bounds by hand, and an input that reaches them: no tighter bound holds."""
+    n = net(["n", 2, 5, 5])
+    weights = np.zeros((2, 1, len(kernel), 1), np.int64)
+    weights[:, 0, :, 0] = [kernel, np.abs(kernel)]
+    attributes = {"strides": [strides, 1], "dilations": [dilations, 1]}
+    if axis:
+        weights = np.ascontiguousarray(np.swapaxes(weights, 2, 3))
+        attributes = {name: pair[::-1] for name, pair in attributes.items()}
+    inputs = [n.quantized("x", "a", 0, "u8"), n.weight("w", weights, 0), n.weight("b", [-3], 0, "i32")]
+    n.quantized(n.op("ConvTranspose", inputs, "c", **attributes), "y", 4, "i8")
+    model = n.model("y")
+    positive = np.maximum(np.array([kernel, np.abs(kernel)]), 0).sum(axis=0)
+    largest = max(positive[np.arange(len(kernel)) * dilations % strides == phase].sum() for phase in range(strides))
+    assert largest >= expected
+    (certificate,) = certify(model)
+    assert certificate.channel_bounds == (3 + 255 * largest,)
+    assert certificate.certified
+    assert observed_bounds(model, {"x": np.full((1, 2, 5, 5), 255, np.float32)})["c"] >= 3 + 255 * expected
+
+
+def test_groups_of_a_transposed_convolution_are_bounded_apart(net):
+    n = net(["n", 4, 2, 2])
+    weights = np.array([[1, -2], [3, 4], [5, 6], [7, -8]]).reshape(4, 2, 1, 1)
+    n.quantized(n.op("ConvTranspose", [n.quantized("x", "a", 0, "u8"), n.weight("w", weights, 0)], "c", group=2), "y", 4, "i8")
+    (certificate,) = certify(n.model("y"))
+    assert certificate.channel_bounds == (255 * 4, 255 * 4, 255 * 12, 255 * 8)
+
+
 @pytest.mark.parametrize("bias", [5, [5], [[5]], [5, 5], [[5, 5]]])
 def test_every_shape_of_a_bias_per_channel_is_certified(net, bias):
     (certificate,) = certify(dense(net, "u8", [[4, -128], [-5, 3], [3, 0]], bias))

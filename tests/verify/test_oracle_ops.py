@@ -16,6 +16,7 @@ from tqt_onnx.ir import DataError, ModelError, UnsupportedError
 from tqt_onnx.verify import ROUNDINGS, FixedPoint, Oracle
 from tqt_onnx.verify.oracle_ops import products
 from tqt_onnx.verify.oracle_ops.conv import convolve
+from tqt_onnx.verify.oracle_ops.conv_transpose import spread
 from tqt_onnx.verify.oracle_ops.dense import product
 
 
@@ -42,6 +43,46 @@ def test_conv_is_the_reference_conv(images, channels, axes, seed):
     theirs = reference("Conv", [x.astype(float), w.astype(float)], kernel_shape=kernel, **attributes)
     assert ours.dtype == np.int64
     assert np.array_equal(ours, theirs)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2), GROUPS, st.lists(AXIS, min_size=1, max_size=2), st.integers(0, 2**32 - 1))
+def test_a_transposed_convolution_is_the_gradient_of_the_convolution(images, channels, axes, seed):
+    """`sum y * conv(x) = sum conv_transpose(y) * x` for every x: each element of the result, by x = one at its place."""
+    group, depth, multiplier = channels
+    rng = np.random.default_rng(seed)
+    kernel, strides, dilations = ([axis[k] for axis in axes] for k in range(3))
+    pads = [axis[3] for axis in axes] + [axis[4] for axis in axes]
+    beyond = [int(rng.integers(0, stride)) for stride in strides]
+    y = rng.integers(-128, 128, (images, group * multiplier, *rng.integers(5, 7, len(axes))))
+    w = rng.integers(-128, 128, (group * multiplier, depth, *kernel))
+    got = spread(y, w, strides=strides, dilations=dilations, pads=pads, beyond=beyond, group=group)
+    sizes = got.shape[1:]
+    ones = np.eye(int(np.prod(sizes)), dtype=np.int64).reshape(-1, *sizes)
+    forward = convolve(ones, w, strides=strides, dilations=dilations, pads=pads, group=group).reshape(len(ones), -1)
+    assert np.array_equal(got.reshape(images, len(ones)), y.reshape(images, forward.shape[1]) @ forward.T)
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        ((4, 3), {"strides": [2, 3]}),
+        ((1, 1), {"strides": [3, 3], "pads": [1, 0, 0, 1]}),
+        ((3, 5), {"strides": [3, 2], "output_padding": [2, 1], "pads": [1, 0, 0, 0]}),
+        ((3, 3), {"strides": [2, 1], "dilations": [2, 3]}),
+    ],
+)
+def test_a_transposed_convolution_is_the_reference(net, size, options):  # which knows no groups
+    rng = np.random.default_rng(5)
+    x = rng.integers(-128, 128, (2, 4, *size)).astype(np.float32)
+    w = rng.integers(-128, 128, (4, 3, 3, 2))
+    n = net(["n", 4, *size])
+    operands = [n.quantized("x", "a", 0, "i8"), n.weight("w", w, -2), n.weight("b", np.arange(3), -2, "i32")]
+    n.quantized(n.op("ConvTranspose", operands, "c", **options), "y", 6, "i8")
+    model = n.model("y", "c")
+    got = Oracle(model).run({"x": x})["c"]
+    expected = reference("ConvTranspose", [x.astype(float), np.ldexp(w.astype(float), -2), np.ldexp(np.arange(3.0), -2)], **options)
+    assert np.array_equal(got.real(), expected)
 
 
 @pytest.mark.parametrize("group", [1, 4])
