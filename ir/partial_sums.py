@@ -28,12 +28,13 @@ def channel_totals(op_type: str, attributes: Mapping[str, Any], contributions: n
         of each.
     """
     if op_type == "Conv":
-        return contributions.sum(axis=tuple(range(1, contributions.ndim)))
+        return np.asarray(contributions.sum(axis=tuple(range(1, contributions.ndim))))
     if op_type == "ConvTranspose":
         return _transposed(attributes, contributions)
     if op_type == "Gemm" and attributes.get("transB", 0):
-        return contributions.sum(axis=1)
-    return contributions.reshape(1, -1).sum(axis=1) if contributions.ndim < 2 else contributions.sum(axis=-2).reshape(-1)
+        return np.asarray(contributions.sum(axis=1))
+    columns = contributions if contributions.ndim > 1 else contributions.reshape(-1, 1)
+    return np.asarray(columns.sum(axis=-2)).reshape(-1)
 
 
 def _transposed(attributes: Mapping[str, Any], contributions: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -47,4 +48,4 @@ def _transposed(attributes: Mapping[str, Any], contributions: npt.NDArray[Any]) 
         phases = np.arange(taps) * dilation % stride
         parts = [per_tap.take(np.flatnonzero(phases == phase), axis).sum(axis, keepdims=True) for phase in np.unique(phases)]
         per_tap = np.concatenate(parts, axis)
-    return per_tap.reshape(group * outputs, -1).max(axis=1)
+    return np.asarray(per_tap.reshape(group * outputs, -1).max(axis=1))

@@ -73,7 +73,7 @@ FORMULAS: Final[dict[str, Formula]] = {
     "Exp": lambda _, x: np.exp(x),
     "Gelu": lambda given, x: gelu(x, given.get("approximate", "none")),
     "HardSigmoid": lambda given, x: hard_sigmoid(x, given.get("alpha", HARD_SIGMOID_ALPHA), given.get("beta", 0.5)),
-    "HardSwish": lambda _, x: x * np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+    "HardSwish": lambda _, x: np.where(x >= 3.0, x, x * np.clip(x + 3.0, 0.0, 6.0) / 6.0),
     "LeakyRelu": lambda given, x: np.where(x >= 0, x, given.get("alpha", LEAKY_ALPHA) * x),
     "Log": lambda _, x: np.log(x),
     "Max": lambda _, *operands: np.asarray(np.maximum.reduce(np.broadcast_arrays(*operands))),

@@ -107,7 +107,8 @@ class _Annotator:
 
     def run(self) -> QuantizerGraph:
         for node in self.graph:
-            match self.flow.kind[node]:
+            kind = self.flow.kind[node]
+            match kind:
                 case "compute":
                     self._compute(node)
                 case "bias":
@@ -120,11 +121,9 @@ class _Annotator:
                     self._product(node)
                 case "average":
                     self._quantize(self._constant(node), "reciprocal", self.bits.reciprocal, signed=False)  # L6
-                case "fill":
-                    self._need(self._input(node))
                 case "function" if node.outputs[0] in self.flow.functions:
                     self._need(self.flow.functions[node.outputs[0]].source)  # L12
-                case "carry" if is_rectifier(node):
+                case "fill" | "carry" if kind == "fill" or is_rectifier(node):
                     self._need(self._input(node))
                 case "rectify":
                     if self._input(node) in self.flow.integers and not self.flow.is_sum(self._input(node)):
@@ -258,7 +257,9 @@ class _Annotator:
     def _weight_bits(self) -> dict[onnx_ir.Node, int]:
         """Width of each layer's weights: the first and the last keep 8 bits when the others have fewer (L9)."""
         layers = [
-            node for node in compute_nodes(self.graph) if self.flow.kind[node] == "compute" and role_of(node) not in (RECIPROCAL_ROLE, SUM_ROLE)
+            node
+            for node in compute_nodes(self.graph)
+            if self.flow.kind[node] == "compute" and role_of(node) not in (RECIPROCAL_ROLE, SUM_ROLE)
         ]
         widths = dict.fromkeys(layers, self.bits.weight)
         if not layers:

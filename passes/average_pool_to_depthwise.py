@@ -8,14 +8,16 @@ Where all windows hold equally many elements, the reciprocal of their number is 
 Where windows at the borders hold fewer (TensorFlow's SAME divides by the number of *valid* elements), the sum is exact, and the
 reciprocals are a map over the positions:
 
-    AveragePool(kernel k x l, strides, pads)(x)   ->   y = Mul(Conv(group=C, weight[C,1,k,l] = 1, strides, pads)(x), map[1,1,H',W'])
+    AveragePool(kernel k x l, strides, pads)(x)   ->   Mul(Conv(group=C, weight[C,1,k,l] = 1, strides, pads)(x), map[1,1,H',W'])
 
-Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), dilation, unknown channels or size.
+Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), dilation, unknown channels or size, windows of
+more than 258 elements that hold fewer at the borders.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +29,10 @@ from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, nam
 from .flow import RECIPROCAL_ROLE, SUM_ROLE
 
 logger = logging.getLogger(__name__)
+
+
+_LARGEST_SUM = (1 << 24) // (255 * 255)
+"""Elements whose sum, 8 bits each, times a reciprocal of 8 bits stays within 2^24: exact in float32 (X1)."""
 
 
 def why_not(node: onnx_ir.Node) -> str | None:
@@ -43,6 +49,9 @@ def why_not(node: onnx_ir.Node) -> str | None:
         return "it is dilated"
     if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return "its padding is not explicit"
+    counts = _counts(node, shape[2:], attribute(node, "kernel_shape", ()))
+    if counts.min() != counts.max() and counts.max() > _LARGEST_SUM:
+        return f"its windows of up to {counts.max()} elements are too large for a sum times a map of reciprocals (X1)"
     return None
 
 
@@ -101,16 +110,15 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     _take_over(graph, node, pooled)
 
 
-def _counts(node: onnx_ir.Node, sizes: tuple[int, int], kernel: tuple[int, int]) -> npt.NDArray[np.int64]:
+def _counts(node: onnx_ir.Node, sizes: Sequence[int | None], kernel: Sequence[int]) -> npt.NDArray[np.int64]:
     """By how many elements each window of the pool divides: int64 `[H', W']`."""
     if node.op_type == "GlobalAveragePool":
-        return np.full((1, 1), sizes[0] * sizes[1], np.int64)
+        return np.full((1, 1), int(sizes[0] or 0) * int(sizes[1] or 0), np.int64)
     strides, pads = attribute(node, "strides", (1, 1)), attribute(node, "pads", (0, 0, 0, 0))
     along = []
-    for axis in (0, 1):
-        reach = sizes[axis] + pads[axis] + pads[axis + 2] - kernel[axis]
-        starts = np.arange(0, reach + 1, strides[axis]) - pads[axis]
-        inside = np.minimum(starts + kernel[axis], sizes[axis]) - np.maximum(starts, 0)
+    for axis, size in enumerate(int(size or 0) for size in sizes):
+        starts = np.arange(0, size + pads[axis] + pads[axis + 2] - kernel[axis] + 1, strides[axis]) - pads[axis]
+        inside = np.minimum(starts + kernel[axis], size) - np.maximum(starts, 0)
         along.append(np.full_like(starts, kernel[axis]) if attribute(node, "count_include_pad", 0) else inside)
     return np.asarray(np.multiply.outer(*along))
 

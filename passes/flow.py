@@ -72,6 +72,13 @@ ROUNDED = frozenset({"compute", "bias", "add", "product", "select", "average", "
 OWN_ROLES = frozenset({INPUT_ROLE, RESCALE_ROLE, REQUANTIZE_ROLE})
 """Identity nodes with one of these roles exist so that a quantizer has a value of its own (S)."""
 
+_BY_ROLE: dict[tuple[str, str], Kind] = {
+    ("Add", BIAS_ROLE): "bias",
+    ("Mul", RECIPROCAL_ROLE): "average",
+    **{("Identity", role): "own" for role in OWN_ROLES},
+}
+"""What a node is that lowering put there: operator and role."""
+
 
 def role_of(node: onnx_ir.Node) -> str:
     """The recorded reason of a lowered node, or the empty string."""
@@ -246,12 +253,8 @@ def _classify(
     integer_inputs = [value in flow.integers for value in data]
     if node.op_type in COMPUTE and len(data) == 1 and node.inputs[0] is data[0]:
         return "compute" if is_flat(node) else "island"
-    if node.op_type == "Add" and role == BIAS_ROLE:
-        return "bias"
-    if node.op_type == "Identity" and role in OWN_ROLES:
-        return "own"
-    if node.op_type == "Mul" and role == RECIPROCAL_ROLE:
-        return "average"
+    if (node.op_type, role) in _BY_ROLE:
+        return _BY_ROLE[node.op_type, role]
     if is_slope(node):
         return "slope"
     if leaky_slopes(node) is not None:
@@ -293,9 +296,9 @@ def is_flat(node: onnx_ir.Node) -> bool:
 
 
 def _moves_exactly(node: onnx_ir.Node) -> bool:
-    """Whether a pass-through operator really only moves: a Pad pads with zero or with what it holds, a MaxPool has one output
-    and no `ceil_mode` (`ceil-to-pads` writes it as padding).
+    """Whether a pass-through operator really only moves: a Pad pads with zero or with what it holds, a MaxPool has one output.
 
+    A MaxPool must not round its size up either (`ceil-to-pads` writes that as padding).
     A Slice moves whatever its indices are; a Gather or Tile is at home here only where they are constant (a Gather may else be a
     lookup), a Resize only in the form that repeats elements (`plain-resizes`).
     """

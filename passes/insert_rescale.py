@@ -39,6 +39,8 @@ class InsertRescale:
         return modified
 
     def _share(self, graph: onnx_ir.Graph, node: onnx_ir.Node, flow: Flow) -> bool:
+        if flow.kind[node] == "add" and len(set(node.inputs)) == 1:
+            return False  # x + x: both operands have one scale, and the sum has its own
         signed = group_is_signed(node, flow)
         modified = False
         for value in dict.fromkeys(value for value in node.inputs if value is not None and constant(value) is None):

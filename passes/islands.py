@@ -9,11 +9,8 @@ import onnx_ir
 from ..ir import COMPUTE, SOURCE_KEY, attribute, constant
 from .average_pool_to_depthwise import why_not
 from .bilinear_to_depthwise import why_not as why_not_bilinear
-from .flow import INPUT_ROLE, RESCALE_ROLE, TAIL_OPS, Flow, analyse, is_flat, is_rectifier, role_of
+from .flow import TAIL_OPS, analyse, is_flat
 from .fold_pad import constant_pads, fill_of
-
-_EXACT_OPS = frozenset({"Mul", "Max", "Min"})
-"""Float operators that engines compute exactly where all operands are quantized: products and choices of integers (X1)."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +33,10 @@ class Island:
 
 
 def islands(model: onnx_ir.Model) -> list[Island]:
-    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order.
-
-    A product or maximum of quantized values needs none: it is fixed point as it is, as `verify` computes it.
-    """
+    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order."""
     flow = analyse(model.graph)
-    exact = _exact_nodes(model.graph, flow)
     found = []
     for node in model.graph:
-        if node in exact:
-            continue
         if flow.kind[node] in ("island", "tail"):
             reason = _reason(node, flow.kind[node] == "tail")
             expected = flow.kind[node] == "tail" and node.op_type not in COMPUTE
@@ -93,37 +84,3 @@ def _why_not_padded(node: onnx_ir.Node) -> str:
     if fill is None:
         return "what it pads with is computed"
     return f"it pads with {fill:g}, which no power-of-two grid holds; in front of a MaxPool that is the pool's own padding"
-
-
-def _exact_nodes(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Node]:
-    """Nodes of `_EXACT_OPS` all of whose operands are on a fixed-point grid in the quantized model."""
-    needed = _needed_origins(graph, flow)
-    fixed = {value for value in graph.inputs if value in needed}
-    exact = set()
-    for node in graph:
-        kind, operands = flow.kind[node], [value for value in node.inputs if value is not None]
-        if kind == "island" and node.domain == "" and node.op_type in _EXACT_OPS and all(value in fixed for value in operands):
-            exact.add(node)
-        rounded = (
-            kind in ("compute", "bias", "add", "concat", "rectify", "slope", "leaky", "fill", "average")
-            or node.outputs[0] in needed
-        )
-        rounded = rounded or node.outputs[0] in flow.functions
-        own = kind == "own" and role_of(node) != INPUT_ROLE
-        moved = kind in ("carry", "float", "own") and operands[0] in fixed
-        if rounded or own or moved or node in exact:
-            fixed.update(node.outputs)
-    return exact
-
-
-def _needed_origins(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Value]:
-    """Values that get a quantizer because a layer, a shared scale or a rectifier behind them reads integers (annotation)."""
-    needed = {flow.origin.get(region.source, region.source) for region in flow.functions.values()}
-    for node in graph:
-        kind = flow.kind[node]
-        readable = node.inputs if kind in ("add", "concat") else node.inputs[:1]
-        reads = kind in ("compute", "add", "concat", "fill") or (kind == "carry" and is_rectifier(node))
-        for value in readable if reads or kind == "rectify" or role_of(node) == RESCALE_ROLE else ():
-            if value is not None and (reads or (value in flow.integers and not flow.is_sum(value))):
-                needed.add(flow.origin.get(value, value))
-    return needed

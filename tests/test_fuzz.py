@@ -118,13 +118,14 @@ def test_the_fuzzer_reaches_every_operator() -> None:
     """A generator that stops producing an operator would make the test above weaker without anybody noticing."""
     seen: set[str] = set()
 
-    @settings(max_examples=150, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     @given(network=networks())
     def collect(network: Network) -> None:
         seen.update(node.op_type for node in network.model.graph)
 
     collect()
     assert seen >= {
-        "AveragePool", "Add", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Gather", "Gemm", "GlobalAveragePool", "LeakyRelu",
-        "MatMul", "Max", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Slice", "Softmax", "SpaceToDepth", "Tanh", "Transpose",
+        "AveragePool", "Add", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Gather", "Gemm", "GlobalAveragePool",
+        "LeakyRelu", "MatMul", "Max", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize", "Slice", "Softmax", "SpaceToDepth",
+        "Split", "Tanh", "Tile", "Transpose",
     }  # fmt: skip

@@ -52,6 +52,10 @@ class Run:
         return self.nodes[-1].outputs[0]
 
 
+_BEGINS: Final = frozenset({"compute", "bias", "add", "product", "select", "average", "own"})
+"""Kinds behind which more of the same layer may stand."""
+
+
 def runs(graph: onnx_ir.Graph, flow: Flow) -> list[Run]:
     """The layers of a lowered (or any float) graph, in the order of their first nodes."""
     taken: set[onnx_ir.Node] = set()
@@ -67,7 +71,7 @@ def runs(graph: onnx_ir.Graph, flow: Flow) -> list[Run]:
 def _finished(first: onnx_ir.Node, flow: Flow) -> list[onnx_ir.Node]:
     """The node and what finishes it: bias, relu, leaky relu."""
     nodes = [first]
-    while flow.kind[nodes[-1]] in ("compute", "bias", "add", "product", "select", "average", "own") and role_of(nodes[-1]) != INPUT_ROLE:
+    while flow.kind[nodes[-1]] in _BEGINS and role_of(nodes[-1]) != INPUT_ROLE:
         value = nodes[-1].outputs[0]
         reader = only_consumer(value)
         kind = None if reader is None else flow.kind[reader]

@@ -39,9 +39,10 @@ _Own = Callable[[dict[str, Any], Reals, Reals], Reals]
 
 
 def _exponential(given: dict[str, Any], x: Reals, y: Reals) -> Reals:
-    """`alpha (exp(x) - 1)` below zero loses what the subtraction cancels; above zero there is at most a product."""
+    """`alpha (exp(x) - 1)` below zero loses what the subtraction cancels; above zero there is a product, or nothing at all."""
     gamma = given.get("gamma", SELU_GAMMA)
-    return np.where(x > 0, 4 * UNIT * np.abs(y), 8 * UNIT * abs(gamma * given.get("alpha", SELU_ALPHA)))
+    above = 0.0 if gamma == 1.0 else 4 * UNIT
+    return np.where(x > 0, above * np.abs(y), 8 * UNIT * abs(gamma * given.get("alpha", SELU_ALPHA)))
 
 
 CURVES: Final[dict[str, _Own]] = {

@@ -9,6 +9,7 @@ from .decode_constants import decode_constants
 from .erfc_to_erf import erfc_to_erf
 from .fake_quant import take_out_fake_quant
 from .fold_conditionals import fold_conditionals
+from .hide_slopes import hide_slopes
 from .inline_functions import inline_functions
 from .learning_phase import settle_learning_phase
 from .patches_to_space_to_depth import patches_to_space_to_depth
@@ -39,6 +40,7 @@ CUT: Final = (
 
 CONVERSION: Final = (
     Rewrite("erfc-to-erf", "Erfc, which ONNX lacks, is written with Erf", erfc_to_erf),
+    Rewrite("hide-slopes", "Maximum(a * x, x) with several slopes is hidden from tf2onnx, which expects one", hide_slopes),
     Rewrite("settle-moves", "reversals and symmetric borders are written with constant positions", settle_moves),
     Rewrite("patches-to-space-to-depth", "image patches that tile the image are SpaceToDepth", patches_to_space_to_depth),
 )

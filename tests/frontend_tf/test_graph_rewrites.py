@@ -116,6 +116,19 @@ def test_transposed_convolutions(write_graph: Write, assert_same: Check, kind: s
         np.testing.assert_allclose(frozen.run({"x": x})["y"], session.run("y:0", {"x:0": x}), atol=1e-5)
 
 
+@pytest.mark.parametrize("slopes", [np.float32([0.1, 0.5, -0.25]), np.float32([0.1])])
+def test_a_maximum_with_several_slopes_is_converted(write_graph: Write, assert_same: Check, slopes: Any) -> None:
+    """tf2onnx takes it for a leaky relu with one slope; both orders of the operands."""
+
+    def relus() -> None:
+        x = x_of(3)
+        h = tf.maximum(slopes * x, x)
+        tf.maximum(h, h * slopes, name="y")
+
+    frozen = load(write_graph(relus))
+    assert_same(frozen, to_onnx(frozen))
+
+
 def test_erfc_is_written_with_erf(write_graph: Write, assert_same: Check) -> None:
     def gelu() -> None:
         x = x_of(8)

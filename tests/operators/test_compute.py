@@ -13,7 +13,6 @@ import tensorflow as tf
 from onnx import TensorProto, helper, numpy_helper
 from whole_road import ALL, NETWORK, record, take
 
-
 nn, layers = tf.nn, keras.layers
 IMAGE = (7, 6, 4)
 
@@ -53,7 +52,11 @@ def images(shape: Sequence[int], count: int = 3) -> np.ndarray:
 def in_batches(x: tf.Tensor, block: int, pads: Any, crops: Any, *, depthwise: bool = False) -> tf.Tensor:
     """A dilated convolution as TensorFlow 1 wrote it."""
     wide = tf.space_to_batch(x, [block, block], pads)
-    y = nn.depthwise_conv2d(wide, weights(3, 3, 4, 1), [1] * 4, "VALID") if depthwise else nn.conv2d(wide, weights(3, 3, 4, 5), 1, "VALID")
+    y = (
+        nn.depthwise_conv2d(wide, weights(3, 3, 4, 1), [1] * 4, "VALID")
+        if depthwise
+        else nn.conv2d(wide, weights(3, 3, 4, 5), 1, "VALID")
+    )
     return tf.batch_to_space(y, [block, block], crops)
 
 
@@ -77,9 +80,7 @@ CONVOLUTIONS: dict[str, Body] = {
     "DepthwiseConv2dNative, multiplier 2, Relu6": lambda x: nn.relu6(
         nn.depthwise_conv2d(x, weights(3, 3, 4, 2), [1, 1, 1, 1], "VALID")
     ),
-    "DepthwiseConv2dNative dilations 2": lambda x: nn.depthwise_conv2d(
-        x, weights(3, 3, 4, 1), [1] * 4, "SAME", dilations=[2, 2]
-    ),
+    "DepthwiseConv2dNative dilations 2": lambda x: nn.depthwise_conv2d(x, weights(3, 3, 4, 1), [1] * 4, "SAME", dilations=[2, 2]),
     "DepthwiseConv2dNative, Conv2D 1x1": lambda x: nn.separable_conv2d(
         x, weights(3, 3, 4, 2), weights(1, 1, 8, 5), [1] * 4, "SAME"
     ),
@@ -192,7 +193,12 @@ def onnx_file(op: str, shape: tuple[int, ...], **attributes: Any) -> onnx.ModelP
         ("Conv, group 4 (ONNX)", "Conv", (12, 2, 3, 3), {"group": 4, "pads": [1, 1, 1, 1]}),
         ("ConvTranspose, group 4 (ONNX)", "ConvTranspose", (8, 3, 3, 3), {"group": 4, "strides": [2, 2], "pads": [1, 1, 1, 1]}),
         ("ConvTranspose, depthwise (ONNX)", "ConvTranspose", (8, 1, 4, 4), {"group": 8, "strides": [2, 2], "pads": [1, 1, 1, 1]}),
-        ("ConvTranspose, output_shape (ONNX)", "ConvTranspose", (8, 5, 3, 3), {"group": 1, "strides": [2, 2], "output_shape": [14, 12]}),
+        (
+            "ConvTranspose, output_shape (ONNX)",
+            "ConvTranspose",
+            (8, 5, 3, 3),
+            {"group": 1, "strides": [2, 2], "output_shape": [14, 12]},
+        ),
     ],
 )
 def test_onnx_files(tmp_path, name, op, shape, attributes):

@@ -145,9 +145,7 @@ def keras_prelu(alpha: Any, shared: tuple[int, ...] = (1, 2)) -> Any:
 
 
 PARAMETRIC: dict[str, Callable[[Any], Any]] = {
-    "PRelu per channel: Relu(x) + a*(x - Abs(x))*0.5": lambda x: conv(
-        tf.nn.relu(h := conv(x)) + SLOPES * (h - tf.abs(h)) * 0.5, 2
-    ),
+    "PRelu per channel: Relu(x) + a*(x - Abs(x))*0.5": lambda x: conv(tf.nn.relu(h := conv(x)) + SLOPES * (h - tf.abs(h)) * 0.5, 2),
     "PRelu per channel: Maximum(0, x) + a*Minimum(0, x)": lambda x: conv(
         tf.maximum(0.0, h := conv(x)) + SLOPES * tf.minimum(0.0, h), 2
     ),
@@ -159,9 +157,7 @@ PARAMETRIC: dict[str, Callable[[Any], Any]] = {
         tf.nn.relu(h := tf.nn.max_pool2d(conv(x), 2, 1, "VALID")) - SLOPES * tf.nn.relu(-h), 2
     ),
     "PRelu per channel of a sum, then Add": lambda x: tf.nn.relu(h := conv(x) + conv(x, seed=1)) - SLOPES * tf.nn.relu(-h) + h,
-    "PRelu of a matrix": lambda x: dense(
-        tf.nn.relu(h := dense(tf.reduce_mean(x, (1, 2)), C)) - SLOPES * tf.nn.relu(-h), 3
-    ),
+    "PRelu of a matrix": lambda x: dense(tf.nn.relu(h := dense(tf.reduce_mean(conv(x), (1, 2)), C)) - SLOPES * tf.nn.relu(-h), 3),
 }
 
 ALL_OF_THEM = {**PRODUCTS, **SUMS, **CONSTANTS, **SELECTIONS, **RELUS, **PARAMETRIC}

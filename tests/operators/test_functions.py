@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from whole_road import record, take
+from whole_road import ALL, NETWORK, record, take
 
 from tqt_onnx.passes import functions
 
@@ -55,6 +55,9 @@ FUNCTIONS = {
 UNSIGNED = {"Sigmoid", "Softplus", "Abs", "Square", "Exp", "Sqrt", "Rsqrt", "Reciprocal", "softplus, stable", "keras squareplus"}
 UNSIGNED |= {"swish, then relu"}
 
+EVERYWHERE = {"Sigmoid", "swish (tf.nn)", "keras hard_silu"}
+"""At all widths; the others at each width and in each contract once."""
+
 
 def network(function: Any) -> Any:
     """Two convolutions and the function between them."""
@@ -69,7 +72,7 @@ def network(function: Any) -> Any:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_engine_gives_the_integers_of_the_table(name: str) -> None:
-    journey = take(network(FUNCTIONS[name]), IMAGES)
+    journey = take(network(FUNCTIONS[name]), IMAGES, settings=ALL if name in EVERYWHERE else NETWORK)
     journey.assert_exact()
     (table,) = functions(journey.conversion.model)
     assert table.signed is (name not in UNSIGNED)

@@ -139,7 +139,10 @@ FLOAT: dict[str, tuple[Body, str]] = {
         between(lambda y: v1.resize_bilinear(y, (12, 16), align_corners=True)),
         "bilinear from 6 to 12 does not take corners to corners in whole steps",
     ),
-    "ResizeBilinear by a fraction": (between(lambda y: tf.image.resize(y, (9, 8))), "bilinear from 6 to 9 is not by a whole factor"),
+    "ResizeBilinear by a fraction": (
+        between(lambda y: tf.image.resize(y, (9, 8))),
+        "bilinear from 6 to 9 is not by a whole factor",
+    ),
     "ResizeBicubic": (between(lambda y: tf.image.resize(y, (12, 16), "bicubic")), "mode 'cubic' has no fixed-point form here"),
 }
 
@@ -162,7 +165,9 @@ def test_batches_of_none_and_one() -> None:
         y = tf.image.resize(padded(1, 1, 0, 2, mode="SYMMETRIC")(y), (16, 20))
         y = conv(padded(0, 1, 1, 0, constant_values=0.5)(padded(1, 2, 2, 2, mode="REFLECT")(shuffle(y))))
         parts = tf.split(tf.tile(tf.reverse(tf.nn.space_to_depth(y[:, 2:, 1:], 2), (1,)), (1, 1, 2, 1)), 2, -1)
-        return tf.image.resize(parts[0], (18, 48), "nearest") + tf.gather(tf.nn.depth_to_space(y, 2), (0,) * 8, axis=-1)[:, :18, :48]
+        return (
+            tf.image.resize(parts[0], (18, 48), "nearest") + tf.gather(tf.nn.depth_to_space(y, 2), (0,) * 8, axis=-1)[:, :18, :48]
+        )
 
     journey = journey_of(body, settings=((8, 16),))
     journey.assert_exact()

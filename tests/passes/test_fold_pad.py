@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tqt_onnx.passes.fold_pad import FoldPad
 
@@ -43,3 +44,24 @@ def test_refusals(untouched):
     ):
         untouched(FoldPad(), f"{io} <{constants}> {{ a = {pad} {body}", W)
     untouched(FoldPad(), f'{io} <int64[8] p = {{0,0,1,1,0,0,1,1}}> {{ a = Pad(x, p) y = Conv<auto_pad = "SAME_UPPER">(a, w) }}', W)
+
+
+POOLED = "g (float[n,2,4,4] x) => (float[n,2,h,w] y)"
+BORDERS = {"p": np.array([0, 0, 1, 1, 0, 0, 1, 0])}
+
+
+@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])
+def test_what_is_never_the_maximum(golden, lowest):
+    golden(
+        FoldPad(),
+        f"{POOLED} {{ a = Pad(x, p, v) y = MaxPool<kernel_shape = [2, 2], pads = [0, 0, 0, 1]>(a) }}",
+        f"{POOLED} {{ y = MaxPool<kernel_shape = [2, 2], pads = [1, 1, 1, 1]>(x) }}",
+        BORDERS | {"v": np.float32(lowest)},
+        None,
+    )
+
+
+@pytest.mark.parametrize(("fill", "kernel"), [(-100.0, 3), (0.0, 3), (-np.inf, 1)])
+def test_a_number_or_a_window_outside_stays(untouched, fill, kernel):
+    text = f"{POOLED} {{ a = Pad(x, p, v) y = MaxPool<kernel_shape = [{kernel}, {kernel}]>(a) }}"
+    untouched(FoldPad(), text, BORDERS | {"v": np.float32(fill)})

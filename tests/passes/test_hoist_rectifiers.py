@@ -59,3 +59,59 @@ def test_a_forked_source_keeps_its_name(rewritten):
     model = rewritten([HoistRectifiers()], f"{IO} {{ a = Neg(x) p = {POOL}(a) r = Relu(p) q = {POOL}(r) y = Add(a, q) }}")
     assert [node.op_type for node in model.graph] == ["Neg", "Relu", "MaxPool", "MaxPool", "Add"]
     assert [node.outputs[0].name for node in model.graph] == ["a", "r__hoisted", "r", "q", "y"]
+
+
+def test_parts_that_are_all_rectified(golden):
+    """Equal relus of one value are one, which then follows the sum (L2)."""
+    bounds = {"one": np.array([1]), "two": np.array([2]), "zero": np.array([0])}
+    io = "g (float[n,2,4,4] x) => (float[n,1,4,4] y, float[n,1,4,4] z)"
+    golden(
+        HoistRectifiers(),
+        f"{io} {{ a = Neg(x) p = Slice(a, zero, one, one) q = Slice(a, one, two, one) y = Relu(p) z = Relu(q) }}",
+        f"{io} {{ a = Neg(x) y__hoisted = Relu(a) y = Slice(y__hoisted, zero, one, one) z = Slice(y__hoisted, one, two, one) }}",
+        bounds,
+        bounds,
+    )
+
+
+@pytest.mark.parametrize(
+    "mover",
+    [
+        "Gather<axis = 1>(a, zero)",
+        "SpaceToDepth<blocksize = 2>(a)",
+        "Transpose<perm = [0, 1, 3, 2]>(a)",
+        "Tile(a, ones)",
+        'Pad<mode = "reflect">(a, pads)',
+        "Pad(a, pads)",
+        POOL + "(a)",
+    ],
+)
+@pytest.mark.parametrize("rectifier", ["Relu(m)", "Clip(m, low, high)", "LeakyRelu<alpha = 0.3>(m)"])
+def test_every_relu_in_front_of_every_mover(rewritten, mover, rectifier):
+    arrays = {
+        "zero": np.array([0]),
+        "ones": np.array([1, 2, 1, 1]),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "low": np.float32(-0.5),
+        "high": np.float32(0.75),
+    }
+    used = {name: array for name, array in arrays.items() if f", {name}" in mover + rectifier}
+    model = rewritten([HoistRectifiers()], f"{IO} {{ a = Neg(x) m = {mover} y = {rectifier} }}", used)
+    assert [node.op_type for node in model.graph] == [
+        "Neg",
+        rectifier.split("(")[0].split("<")[0],
+        mover.split("(")[0].split("<")[0],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "arrays"),
+    [
+        (f"{{ a = Neg(x) p = {POOL}(a) y = LeakyRelu<alpha = -0.3>(p) }}", {}),  # falls where numbers rise
+        ("{ a = Neg(x) p = Pad(a, k) y = Clip(p, low, high) }", {"low": np.float32(0.5), "high": np.float32(1)}),  # zero is lifted
+        ("{ a = Neg(x) p = Pad(a, k, one) y = Relu(p) }", {"one": np.float32(1)}),
+    ],
+)
+def test_what_does_not_commute(untouched, body, arrays):
+    pads = {"k": np.array([0, 0, 1, 1, 0, 0, 1, 1])} if "Pad" in body else {}
+    untouched(HoistRectifiers(), f"{IO} {body}", pads | arrays)

@@ -93,7 +93,7 @@ def test_slopes_of_a_sum_of_two_halves(golden):
     """`0.5 (1 + a) x + 0.5 (1 - a) |x|`: the slope above zero is 1 but for a rounding."""
     body = "{ s = Mul(x, p) b = Abs(x) t = Mul(b, q) y = Add(s, t) }"
     arrays = {"p": np.float32(0.6), "q": np.float32(0.4)}
-    golden(MaxToLeaky(), f"{IO} {body}", f"{IO} {{ y = LeakyRelu<alpha = 0.20000000298023224>(x) }}", arrays)
+    golden(MaxToLeaky(), f"{IO} {body}", f"{IO} {{ y = LeakyRelu<alpha = 0.20000001788139343>(x) }}", arrays)
 
 
 def test_slopes_that_differ_stay(untouched, onnx_text):

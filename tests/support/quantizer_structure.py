@@ -114,7 +114,8 @@ class Structure:
         if node.op_type == "DequantizeLinear":
             quantizer = self.by_value[value.name]
             shared = f" {self._letter(quantizer.group)}" if self.members[quantizer.group] > 1 else ""
-            return f"{self._type(value)} {quantizer.role}{shared}"
+            readers = " read twice" if len(value.uses()) > 1 else ""
+            return f"{self._type(value)} {quantizer.role}{shared}{readers}"
         return f"{_operator(node)}({', '.join(self._operands(node, self._expression))})"
 
     def _operands(self, node: onnx_ir.Node, show) -> list[str]:
@@ -124,8 +125,8 @@ class Structure:
             array = constant(value)
             if value is not None and array is None:
                 operands.append(show(value))
-            elif array is not None and array.size == 1 and node.op_type == "Clip":
-                operands.append(f"{float(array.item()):g}")
+            elif node.op_type == "Clip":
+                operands.append("-" if array is None else f"{float(array.item()):g}")
         return operands
 
     # --- as a multiset that does not know the order of operands and branches

@@ -161,14 +161,33 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
                 "blocks",
                 "slice",
                 "gather",
-                "tanh",
+                "split",
+                "resize",
+                "edges",
+                "tile",
+                "pairs",
+                "pairs",
+                "map",
+                "slopes",
+                "curve",
             ]
         )
     )
+    makers = {
+        "blocks": _blocks,
+        "deconv": _transposed,
+        "edges": _edges,
+        "gather": _gather,
+        "map": _map,
+        "pairs": _pair,
+        "resize": _resize,
+        "slice": _slice,
+        "slopes": _slopes,
+        "split": _split,
+        "tile": _tile,
+    }
     if kind in ("conv", "depthwise"):
         _convolution(draw, builder, value, (channels, height, width), depthwise=kind == "depthwise")
-    elif kind == "deconv":
-        _transposed(draw, builder, value, (channels, height, width))
     elif kind in ("add", "concat"):
         partners = [
             entry for entry in builder.values if entry[1][1:] == (height, width) and (kind == "concat" or entry[1][0] == channels)
@@ -191,14 +210,60 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
         builder.values.append((turned, (channels, width, height)))
     elif kind == "leaky":
         builder.values.append((builder.leaky(value), (channels, height, width)))
-    elif kind == "blocks":
-        _blocks(draw, builder, value, (channels, height, width))
-    elif kind in ("slice", "gather"):
-        (_slice if kind == "slice" else _gather)(draw, builder, value, (channels, height, width))
-    elif kind == "tanh":  # a float island
-        builder.values.append((builder.node("Tanh", [value]), (channels, height, width)))
+    elif kind in makers:
+        makers[kind](draw, builder, value, (channels, height, width))
+    elif kind == "curve":
+        builder.values.append((_curve(draw, builder, value), (channels, height, width)))
     else:
         builder.values.append((builder.rectify(value, kind), (channels, height, width)))
+
+
+def _pair(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Two tensors element by element, of one shape or broadcast: products, differences, maxima, minima; what rectifies follows."""
+    channels, height, width = shape
+    fitting = [
+        entry for entry in builder.values if all(length in (1, whole) for length, whole in zip(entry[1], shape, strict=True))
+    ]
+    other = fitting[draw(st.integers(0, len(fitting) - 1))][0]
+    op = draw(st.sampled_from(["Mul", "Mul", "Mul", "Sub", "Max", "Min"]))
+    inputs = [value, other] if draw(st.booleans()) else [other, value]
+    made = builder.rectify(builder.node(op, inputs), draw(st.sampled_from(RECTIFIERS)))
+    builder.values.append((made, (channels, height, width)))
+
+
+def _map(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """A tensor and a constant of its shape, or with one number per position, channel or row, or one altogether."""
+    channels, height, width = shape
+    forms = [shape, (1, height, width), (channels, 1, 1), (1, height, 1), (1, 1, 1)]
+    constant = builder.weights(1, *draw(st.sampled_from(forms)))
+    op = draw(st.sampled_from(["Mul", "Add", "Sub", "Max", "Min"]))
+    inputs = [value, constant] if draw(st.booleans()) else [constant, value]
+    made = builder.rectify(builder.node(op, inputs), draw(st.sampled_from(RECTIFIERS)))
+    builder.values.append((made, (channels, height, width)))
+
+
+def _slopes(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """A parametric relu with one slope per channel or per element, on either side of 1 (L3)."""
+    form = shape if draw(st.booleans()) else (shape[0], 1, 1)
+    low, high = draw(st.sampled_from([(-0.5, 1.0), (1.0, 3.0), (-0.5, 2.0)]))
+    slopes = builder.constant(builder.rng.uniform(low, high, form).astype(np.float32))
+    builder.values.append((builder.node("PRelu", [value, slopes]), shape))
+
+
+def _curve(draw: st.DrawFn, builder: _Builder, value: str) -> str:
+    """A function of one number that becomes a table (L12): one operator, or several that read the value more than once."""
+    kind = draw(st.sampled_from(["Sigmoid", "Tanh", "Softsign", "Abs", "Neg", "Elu", "Softplus", "swish", "hard swish", "shrink"]))
+    if kind == "swish":
+        return builder.node("Mul", [value, builder.node("Sigmoid", [value])])
+    if kind == "hard swish":
+        three, zero, six = (builder.constant(np.float32(np.ldexp(number, builder.scale))) for number in (3.0, 0.0, 6.0))
+        gate = builder.node("Clip", [builder.node("Add", [value, three]), zero, six])
+        return builder.node(
+            "Mul", [value, builder.node("Mul", [gate, builder.constant(np.float32(np.ldexp(1 / 6, -builder.scale)))])]
+        )
+    if kind == "shrink":
+        return builder.node("Sub", [value, builder.node("Tanh", [value])])
+    return builder.node(kind, [value])
 
 
 def _gather(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
@@ -227,6 +292,69 @@ def _slice(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int
     counted = [axis - 4 if draw(st.booleans()) else axis for axis in axes]
     inputs = [builder.constant(np.array(numbers, np.int64)) for numbers in (starts, ends, counted, steps)]
     builder.values.append((builder.node("Slice", [value, *inputs]), (lengths[0], lengths[1], lengths[2])))
+
+
+def _split(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Two parts along any axis, both of which others may read."""
+    axis = draw(st.integers(1, 3))
+    length = shape[axis - 1]
+    if length < 2:
+        return
+    first = draw(st.integers(1, length - 1))
+    name = f"split{len(builder.nodes)}"
+    sizes = builder.constant(np.array([first, length - first], np.int64))
+    builder.nodes.append(helper.make_node("Split", [value, sizes], [f"{name}a", f"{name}b"], name=f"n_{name}", axis=axis))
+    for part, size in (("a", first), ("b", length - first)):
+        channels, height, width = (size if index == axis - 1 else other for index, other in enumerate(shape))
+        builder.values.append((f"{name}{part}", (channels, height, width)))
+
+
+def _resize(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """To the nearest element at any size; interpolated by whole factors."""
+    channels, height, width = shape
+    if max(height, width) > 6:
+        return
+    mode, coordinates = draw(st.sampled_from(["nearest", "nearest", "linear"])), draw(st.sampled_from(["asymmetric", "half_pixel"]))
+    if mode == "nearest":
+        sizes = (draw(st.integers(1, 12)), draw(st.integers(1, 12)))
+    else:
+        sizes = (height * draw(st.integers(1, 3)), width * draw(st.integers(1, 2)))
+    scales = np.array([1, 1, *(np.float32(new) / np.float32(old) for new, old in zip(sizes, shape[1:], strict=True))], np.float32)
+    if any(int(old * float(scale)) != new for old, scale, new in zip(shape[1:], scales[2:], sizes, strict=True)):
+        return  # the scale, rounded, does not reach the size
+    rounding = draw(st.sampled_from(["floor", "round_prefer_floor", "ceil"]))
+    made = builder.node(
+        "Resize",
+        [value, "", builder.constant(scales)],
+        mode=mode,
+        coordinate_transformation_mode=coordinates,
+        nearest_mode=rounding,
+    )
+    builder.values.append((made, (channels, *sizes)))
+
+
+def _edges(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Borders of the image's own elements, or of a number."""
+    channels, height, width = shape
+    mode = draw(st.sampled_from(["edge", "reflect", "constant"]))
+    most = [2 if mode != "reflect" else min(2, length - 1) for length in (height, width)]
+    pads = [draw(st.integers(0, longest)) for longest in most * 2]
+    inputs = [value, builder.constant(np.array([0, 0, pads[0], pads[1], 0, 0, pads[2], pads[3]], np.int64))]
+    if mode == "constant":
+        number = draw(st.sampled_from([-1.0, 0.3, 0.5, 2.0, 1.7]))
+        inputs.append(builder.constant(np.float32(np.ldexp(number, builder.scale))))
+    padded = builder.node("Pad", inputs, mode=mode)
+    builder.values.append((padded, (channels, height + pads[0] + pads[2], width + pads[1] + pads[3])))
+
+
+def _tile(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """The image twice along one axis."""
+    axis = draw(st.integers(1, 3))
+    if max(shape) > 6:
+        return
+    repeats = [2 if index == axis else 1 for index in range(4)]
+    channels, height, width = (length * times for length, times in zip(shape, repeats[1:], strict=True))
+    builder.values.append((builder.node("Tile", [value, builder.constant(np.array(repeats, np.int64))]), (channels, height, width)))
 
 
 def _blocks(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:

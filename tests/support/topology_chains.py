@@ -17,6 +17,30 @@ _LAST = {
     ),
 }
 
+
+@topology("conv, bias, clip", "Any other Clip follows the sum as it is, in front of the one rounding; int8 (L2).")
+def _(p: Parts, x: Any) -> Any:
+    return p.clip(p.layer(x))
+
+
+@topology(
+    "swish", "The layer ends in int8; x * sigmoid(x) is a function of it, a table of 256 entries, with an int8 of its own (L12)."
+)
+def _(p: Parts, x: Any) -> Any:
+    return p.layer(tf.nn.silu(p.layer(x)))
+
+
+@topology(
+    "squeeze and excite",
+    """The sigmoid is a table (L12) whose uint8 is multiplied with the block's uint8: two scales, one rounding of the product
+    (L13); nothing is shared.""",
+)
+def _(p: Parts, x: Any) -> Any:
+    a = p.relu(p.layer(x))
+    squeezed = p.relu(p.layer(tf.reduce_mean(a, (1, 2), keepdims=True), 2, 1))
+    return p.layer(a * tf.sigmoid(p.layer(squeezed, 4, 1)))
+
+
 for _name, (_rectify, _why) in _LAST.items():
 
     @topology(f"conv, bn, {_name}", f"The batch norm is folded: one layer with a bias (B1, L1). {_why}")
@@ -56,7 +80,7 @@ def _(p: Parts, x: Any) -> Any:
     return p.layer(p.relu(x))
 
 
-@topology("relu6 on the input", "As relu: int8, then uint8 with the bound on the integers (L2, L8).")
+@topology("relu6 on the input", "As relu: int8, then uint8 up to 6 (L2, L8).")
 def _(p: Parts, x: Any) -> Any:
     return p.layer(p.relu6(x))
 
@@ -147,6 +171,8 @@ def _(p: Parts, x: Any) -> Any:
     return p.layer(p.relu(p.leaky(p.layer(x))))
 
 
-@topology("global mean, dense, softmax", "A global average pool (L6), a dense layer with int8 logits, a Softmax that stays float (L8).")
+@topology(
+    "global mean, dense, softmax", "A global average pool (L6), a dense layer with int8 logits, a Softmax that stays float (L8)."
+)
 def _(p: Parts, x: Any) -> Any:
     return tf.nn.softmax(p.dense(tf.reduce_mean(p.relu(p.layer(x)), (1, 2))))

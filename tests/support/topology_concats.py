@@ -55,7 +55,9 @@ def _(p: Parts, x: Any) -> Any:
     return p.layer(p.concat(p.relu(p.layer(a, kernel=1, strides=2)), p.max_pool(pooled), averaged, p.average_pool(a)))
 
 
-@topology("reduction of inception", "The max pool branch carries a value that others read: a rescale in front of the pool (L5, O5).")
+@topology(
+    "reduction of inception", "The max pool branch carries a value that others read: a rescale in front of the pool (L5, O5)."
+)
 def _(p: Parts, x: Any) -> Any:
     a = p.relu(p.layer(x))
     return p.layer(p.concat(p.relu(p.layer(a, strides=2)), p.max_pool(a, 3, 2, "SAME")))

@@ -8,7 +8,9 @@ import tensorflow as tf
 from topologies import SHAPE, Parts, topology
 
 
-@topology("conv, add, relu", "Both layers end in int8 on one scale: nobody else reads them, so no rescale (L4); uint8 after the relu.")
+@topology(
+    "conv, add, relu", "Both layers end in int8 on one scale: nobody else reads them, so no rescale (L4); uint8 after the relu."
+)
 def _(p: Parts, x: Any) -> Any:
     return p.relu(p.add(p.layer(x), p.layer(x)))
 
@@ -57,7 +59,7 @@ def _(p: Parts, x: Any) -> Any:
 
 @topology(
     "adds of overlapping operands",
-    "Each reused operand is read twice, so each of its readers but its layer's own gets a rescale: as many scales as sums (L4).",
+    "What is read twice keeps a scale of its own, and every sum that reads it has its rescale: as many scales as sums (L4).",
 )
 def _(p: Parts, x: Any) -> Any:
     a, b, c = p.relu(p.layer(x)), p.layer(x), p.layer(x)

@@ -31,7 +31,6 @@ FLOAT = {
     "Tile": "o = Tile(v, wide)",
     "Resize": """o = Resize<mode = "nearest">(v, , scales)""",
     "ReduceMin": "o = ReduceMin(v, axis)",
-    "Max with a constant": "o = Max(v, half)",
     "Mul of floats": "t = Sin(v) o = Mul(t, t)",
     "Sin": "t = Sin(v) o = Slice(t, one, four, axis)",
 }
@@ -46,13 +45,13 @@ EXACT = {
     "Mul of a Max": "m = Max(v, d) t = Transpose<perm = [0, 1, 3, 2]>(m) o = Mul(t, d)",
     "Mul of the input": "t = Slice(x, one, two, channel) o = Mul(t, d)",
 }
-"""Products and choices of quantized values, which nobody rounds."""
+"""Products of quantized values (L13) and choices among them (L5)."""
 
 
 CONSTANTS = {
     "low": [0, 1], "to": [4, 5], "axes": [1, 2], "steps": [1, 2], "one": [1], "two": [2], "four": [4], "axis": [3],
     "last": [-1], "first": [-(2**63)], "back": [-1], "channel": [1], "picks": [2, -1], "single": 1,
-    "wide": [1, 1, 2, 1], "shape": [1, 1, 1, 6], "half": np.float32(0.3), "scales": np.float32([1, 1, 2, 2]),
+    "wide": [1, 1, 2, 1], "shape": [1, 1, 1, 6], "scales": np.float32([1, 1, 2, 2]),
 }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from small_network import RELU6, rewrite_quantizer
 
 import tqt_onnx
 from tqt_onnx import BitWidths, DataError, ModelError, UsageError
+from tqt_onnx.verbs.convert import OutputDifference, _compare
 
 
 def content(model: onnx_ir.Model) -> bytes:
@@ -250,3 +252,45 @@ def test_the_recipes_by_name_are_what_quantize_does(road: Path, x: np.ndarray[An
     bits = BitWidths(layer=layer)
     by_name = tqt_onnx.quantize(road / "net.onnx", x, bits=bits, passes=f"optimize {recipe}")
     assert content(by_name.model) == content(tqt_onnx.quantize(road / "net.onnx", x, bits=bits).model)
+
+
+def test_float_noise_excuses_little() -> None:
+    """A difference beyond the tolerance is accepted only where rounding the inputs alone moves the output about as far."""
+    item = OutputDifference("y", difference=3e-4, output_range=1.0)
+    assert not item.within(1e-4)
+    assert not replace(item, noise=3e-5).within(1e-4)
+    assert replace(item, noise=4e-5).within(1e-4)
+    assert not replace(item, difference=2e-2, noise=1.0).within(1e-4)
+    assert not replace(item, difference=float("nan"), noise=1.0).within(1e-4)
+
+
+def test_a_softmax_of_large_numbers_is_compared_within_its_noise() -> None:
+    """Logits of ten thousands: float32 leaves their difference open to 1e-3, which is no fault of the conversion's."""
+    rng = np.random.default_rng(0)
+    wide, narrow = rng.normal(size=(256, 256)).astype(np.float32), (rng.normal(size=(256, 1)) * 1e-3).astype(np.float32)
+    narrow = np.concatenate([narrow + 4, narrow[::-1] + 4], 1)
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[n,256] x) => (float[n,2] y)
+              { a = MatMul(x, w) r = Relu(a) b = MatMul(r, v) y = Softmax(b) }"""
+    tensors = [onnx_ir.tensor(wide, name="w"), onnx_ir.tensor(narrow, name="v")]
+    model = onnx_ir.serde.deserialize_model(onnx_ir.serde.serialize_model(onnx_ir.from_onnx_text(text, initializers=tensors)))
+
+    class Exact:
+        """The same network in float64, and what would be wrong: a slightly other one."""
+
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        def example_shapes(self, batch: int) -> dict[str, tuple[int, ...]]:
+            return {"x": (batch, 256)}
+
+        def run(self, feeds: Any) -> dict[str, np.ndarray[Any, Any]]:
+            logits = np.maximum(feeds["x"].astype(np.float64) @ wide, 0) @ (narrow * self.factor)
+            powers = np.exp(logits - logits.max(-1, keepdims=True))
+            return {"y": (powers / powers.sum(-1, keepdims=True)).astype(np.float32)}
+
+    (noisy,) = _compare(Exact(1.0), model, 1e-6)
+    assert noisy.relative > 1e-6
+    assert noisy.noise > 0
+    assert noisy.within(1e-6)
+    (wrong,) = _compare(Exact(1.1), model, 1e-6)
+    assert not wrong.within(1e-6)

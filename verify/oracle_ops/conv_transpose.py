@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir
@@ -67,14 +68,12 @@ def spread(
     rows = weights.astype(dtype).reshape(group, x.shape[1] // group, depth, *kernel)
     for tap in np.ndindex(*kernel):
         starts = [position * step for position, step in zip(tap, dilations, strict=True)]
-        product = np.swapaxes(rows[(..., *tap)], 1, 2) @ columns
+        at_tap: tuple[Any, ...] = (..., *tap)
+        product = np.swapaxes(rows[at_tap], 1, 2) @ columns
         total[window_at(starts, strides, size)] += product.reshape(images, group, depth, *size)
-    kept = tuple(slice(pads[axis], full[axis] - pads[spatial + axis]) for axis in range(spatial))
-    return as_integers(np.ascontiguousarray(total[(..., *kept)])).reshape(images, group * depth, *_sizes(full, pads))
-
-
-def _sizes(full: Sequence[int], pads: Sequence[int]) -> list[int]:
-    return [length - pads[axis] - pads[len(full) + axis] for axis, length in enumerate(full)]
+    kept = [length - pads[axis] - pads[spatial + axis] for axis, length in enumerate(full)]
+    window = window_at(pads[:spatial], (1,) * spatial, kept)
+    return as_integers(np.ascontiguousarray(total[window])).reshape(images, group * depth, *kept)
 
 
 CONV_TRANSPOSE: dict[str, Op] = {"ConvTranspose": conv_transpose}
