@@ -32,16 +32,27 @@ def carried_pairs(program: Program, quantizers: Mapping[str, Quantizer]) -> dict
         quantizers: by value name.
     """
     on_grid = dict(quantizers)
+    waiting = set()  # what an Identity without a quantizer hands on to the rectifier of its sum
     pairs = {}
     for step in program.steps:
         output = step.outputs[0]
-        carriers = [on_grid.get(name) for name in carried_from(step)]
+        carriers = [on_grid.get(name) for name in (step.inputs[:1] if step.op == "Clip" else carried_from(step)) if name]
         carrier = next(filter(None, carriers), None)
         if output in quantizers or carrier is None:
             continue
+        if step.op == "Clip" and (output in program.functions or step.inputs[0] in waiting):
+            continue  # part of a function, or of a sum that is rounded behind it (L2)
+        if step.op == "Identity":
+            waiting.add(output)
         if step.op in ("Max", "Min") and any(other is None or other.group != carrier.group for other in carriers):
             continue  # it selects from what is not quantized: part of a function, or of a float island
         on_grid[output] = carrier
         if step.op != "Identity":
             pairs[output] = carrier
     return pairs
+
+
+def rounded_clips(program: Program, quantizers: Mapping[str, Quantizer]) -> dict[str, Quantizer]:
+    """Those of the values with a carry pair that it rounds: the bounds of a Clip need not lie on the grid of what it limits (L7)."""
+    clips = {step.outputs[0] for step in program.steps if step.op == "Clip"}
+    return {name: carrier for name, carrier in carried_pairs(program, quantizers).items() if name in clips}

@@ -15,7 +15,7 @@ import onnx_ir
 import tensorflow as tf
 
 from ..ir import DataError, ModelError, QuantizerGraph, UsageError
-from .carry import carried_pairs
+from .carry import carried_pairs, rounded_clips
 from .exactness import wide_steps
 from .layout import Laid, restore, store
 from .names import THRESHOLD_PREFIX, WEIGHT_PREFIX, escape
@@ -252,7 +252,9 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
     ) -> tuple[dict[str, tf.Tensor], Trace]:
         """The outputs, and the trace with what was tapped; in float without a quantizer graph."""
         thresholds = None if graph is None else Thresholds(graph, self._log2_t.value)
-        trace = Trace(self.program, self._variables_of.value, thresholds, {} if graph is None else graph.by_value(), wide, tap)
+        quantizers = {} if graph is None else graph.by_value()
+        quantizers |= rounded_clips(self.program, quantizers)
+        trace = Trace(self.program, self._variables_of.value, thresholds, quantizers, wide, tap)
         for name, tensor in feeds.items():
             trace.store(name, Laid.plain(tensor))
         for step in self.program.steps:

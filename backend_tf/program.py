@@ -82,6 +82,7 @@ class Program:
         steps: nodes in topological order.
         weights: float initializers by name.
         constants: every other initializer (shapes, axes, bounds of a Clip) by name.
+        functions: outputs of the nodes that make up functions of one integer (L12).
     """
 
     inputs: dict[str, tuple[tuple[int | None, ...], np.dtype[Any]]]
@@ -89,6 +90,7 @@ class Program:
     steps: tuple[Step, ...]
     weights: dict[str, Weight]
     constants: dict[str, npt.NDArray[Any]]
+    functions: frozenset[str] = frozenset()
 
 
 def parse(model: onnx_ir.Model) -> Program:
@@ -101,7 +103,8 @@ def parse(model: onnx_ir.Model) -> Program:
     graph = model.graph
     steps = tuple(_step(node) for node in graph)
     structural = {step.inputs[index] for step in steps for index in STRUCTURAL.get(step.op, ()) if index < len(step.inputs)}
-    structural |= {value.name for region in function_regions(graph) for node in region.nodes for value in node.inputs if value}
+    inside = [node for region in function_regions(graph) for node in region.nodes]
+    structural |= {value.name for node in inside for value in node.inputs if value}
     weights: dict[str, Weight] = {}
     constants: dict[str, npt.NDArray[Any]] = {}
     for name, value in graph.initializers.items():
@@ -117,7 +120,8 @@ def parse(model: onnx_ir.Model) -> Program:
         if shape is None or value.dtype is None:
             raise ModelError(f"input {value.name!r} needs a type and a rank. Received: {value.type}, {value.shape}")
         inputs[name_of(value)] = (shape, value.dtype.numpy())
-    return Program(inputs, tuple(name_of(value) for value in graph.outputs), steps, weights, constants)
+    functions = frozenset(name_of(value) for node in inside for value in node.outputs)
+    return Program(inputs, tuple(name_of(value) for value in graph.outputs), steps, weights, constants, functions)
 
 
 def skeleton(model: onnx_ir.Model) -> tuple[bytes, dict[str, npt.NDArray[Any]]]:

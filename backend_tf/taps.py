@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,9 @@ from .program import Program
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Tensors = dict[str, tf.Tensor]
+
+_EAGER: Final = 16
+"""Runs before the whole is traced: tracing a deep network, and TensorFlow's optimization of it, cost as much as many runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Taps:
         self._weights = {integer_name(name): weight for name, weight in program.weights.items()}
         self._perms: dict[str, tuple[int, ...]] = {}
         self._traced: dict[frozenset[str], Traced] = {}
+        self._runs: Counter[frozenset[str]] = Counter()
 
     def run(self, feeds: Arrays, batch_size: int, wide: frozenset[str]) -> dict[str, npt.NDArray[np.int32]]:
         """The integers of every quantizer for all rows of the feeds.
@@ -87,16 +93,23 @@ class Taps:
         return to_onnx_order(array, self._perms[name]) if weight is None else restore(array, weight.form)
 
     def _function(self, wide: frozenset[str]) -> Traced:
+        """Eager at first: each operator and quantizer is run as it comes, by the kernels that a trace would call, too."""
+        self._runs[wide] += 1
+        if self._runs[wide] <= _EAGER:
+            return partial(self._tapped, wide)
         if wide not in self._traced:
             self._traced[wide] = self._trace(wide)
         return self._traced[wide]
 
+    def _tapped(self, wide: frozenset[str], feeds: Tensors) -> tuple[Tensors, Tensors, Tensors]:
+        found = self._run(feeds, wide)
+        self._perms.update({name: laid.perm for name, laid in (found.quantized | found.carried).items()})
+        quantized, carried = ({name: laid.tensor for name, laid in taps.items()} for taps in (found.quantized, found.carried))
+        return quantized, carried, found.outputs
+
     def _trace(self, wide: frozenset[str]) -> Traced:
         def tapped(feeds: Tensors) -> tuple[Tensors, Tensors, Tensors]:
-            found = self._run(feeds, wide)
-            self._perms.update({name: laid.perm for name, laid in (found.quantized | found.carried).items()})
-            quantized, carried = ({name: laid.tensor for name, laid in taps.items()} for taps in (found.quantized, found.carried))
-            return quantized, carried, found.outputs
+            return self._tapped(wide, feeds)
 
         signature = {name: tf.TensorSpec(shape, dtype) for name, (shape, dtype) in self._program.inputs.items()}
         traced: Traced = tf.function(tapped, input_signature=[signature], autograph=False)

@@ -10,8 +10,8 @@ reciprocals are a map over the positions:
 
     AveragePool(kernel k x l, strides, pads)(x)   ->   Mul(Conv(group=C, weight[C,1,k,l] = 1, strides, pads)(x), map[1,1,H',W'])
 
-Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), dilation, unknown channels or size, windows of
-more than 258 elements that hold fewer at the borders.
+Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), dilation, unknown channels or size,
+windows of more than 258 elements that hold fewer at the borders.
 """
 
 from __future__ import annotations

@@ -126,6 +126,6 @@ def test_the_fuzzer_reaches_every_operator() -> None:
     collect()
     assert seen >= {
         "AveragePool", "Add", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Gather", "Gemm", "GlobalAveragePool",
-        "LeakyRelu", "MatMul", "Max", "MaxPool", "Mul", "Pad", "Relu", "Reshape", "Resize", "Slice", "Softmax", "SpaceToDepth",
-        "Split", "Tanh", "Tile", "Transpose",
+        "LeakyRelu", "MatMul", "Max", "MaxPool", "Min", "Mul", "PRelu", "Pad", "Relu", "Reshape", "Resize", "Slice", "Softmax", "SpaceToDepth",
+        "Split", "Sub", "Tanh", "Tile", "Transpose",
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Functions of one number, in float32: what the quantizers on both sides make tables of (L12). Gradients flow through all of them."""
+"""Functions of one number in float32: what quantizers on both sides make tables of (L12). Gradients flow through all of them."""
 
 from __future__ import annotations
 

@@ -129,6 +129,21 @@ def test_a_maximum_with_several_slopes_is_converted(write_graph: Write, assert_s
     assert_same(frozen, to_onnx(frozen))
 
 
+def test_moves_are_written_with_constant_positions(write_graph: Write, assert_same: Check) -> None:
+    """Reversals, symmetric borders, and a size that float32(7 / 6) * 6 does not reach."""
+
+    def moves() -> None:
+        h = tf.reverse(x_of(6, 5, 2), (1, -1))
+        h = tf.pad(h, ((0, 0), (2, 0), (1, 5), (0, 0)), "SYMMETRIC")[:, :6]
+        h = v1.image.resize_nearest_neighbor(h, (7, 11))
+        tf.identity(tf.image.resize(h, (13, 11), "nearest"), name="y")
+
+    frozen = load(write_graph(moves))
+    model = to_onnx(frozen)
+    assert {node.op_type for node in model.graph} <= {"Identity", "Slice", "Gather", "Transpose", "Resize"}
+    assert_same(frozen, model)
+
+
 def test_erfc_is_written_with_erf(write_graph: Write, assert_same: Check) -> None:
     def gelu() -> None:
         x = x_of(8)

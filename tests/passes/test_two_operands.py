@@ -136,7 +136,7 @@ def test_a_selection_carries_the_scale_of_its_operands(lowered, op, branches, si
 
 def test_the_odd_sign_is_rescaled(lowered):
     _, graph = lowered(f"{MIXED} m = Max(a, b) y = Conv{CONV}(m, w3)")
-    assert found(graph) == {"a": ("u8", "a"), "a__to__m": ("i8", "a__to__m"), "b": ("i8", "a__to__m"), "y": ("i8", "y")}
+    assert found(graph) == {"a": ("u8", "a"), "a__to__m": ("i8", "b"), "b": ("i8", "b"), "y": ("i8", "y")}
 
 
 def test_what_rectifies_a_selection_rounds_it(lowered):

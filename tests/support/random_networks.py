@@ -111,12 +111,14 @@ def networks(draw: st.DrawFn) -> Network:
     builder.values.append((start, (channels, height, width)))
     for _ in range(draw(st.integers(1, 7))):
         _step(draw, builder)
-    output, shape = _end(draw, builder)
+    outputs = [_end(draw, builder)]
+    if len(builder.values) > 1 and draw(st.sampled_from([False, False, True])):  # what others read may be an output, too
+        outputs += [value for value in [draw(st.sampled_from(builder.values[1:]))] if value[0] != outputs[0][0]]
     graph = helper.make_graph(
         builder.nodes,
         "random",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", height, width, channels])],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, ["N", *shape])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *sizes]) for name, sizes in outputs],
         builder.constants,
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
@@ -155,6 +157,7 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
                 "relu",
                 "relu6",
                 "clip",
+                "constant",
                 "pad",
                 "square",
                 "leaky",
@@ -196,8 +199,18 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
         if kind == "add":
             total = builder.rectify(builder.node("Add", [value, other]), draw(st.sampled_from(RECTIFIERS)))
             builder.values.append((total, (channels, height, width)))
-        elif channels + more <= 12:
-            builder.values.append((builder.node("Concat", [value, other], axis=1), (channels + more, height, width)))
+        else:
+            axis = draw(st.sampled_from([1, 1, 2, 3])) if channels == more else 1
+            joined = [channels, height, width]
+            joined[axis - 1] += more if axis == 1 else joined[axis - 1]
+            if max(joined) <= 12:
+                builder.values.append((builder.node("Concat", [value, other], axis=axis), (joined[0], joined[1], joined[2])))
+    elif kind == "constant":  # an image of its own, a number per channel, one number
+        sizes = draw(st.sampled_from([(1, channels, height, width), (1, channels, 1, 1), ()]))
+        numbers = np.ldexp(builder.rng.integers(-99, 100, sizes).astype(np.float32), builder.scale - 6).astype(np.float32)
+        operands = [value, builder.constant(np.asarray(numbers))]
+        total = builder.node("Add", operands[:: draw(st.sampled_from([1, -1]))])
+        builder.values.append((builder.rectify(total, draw(st.sampled_from(RECTIFIERS))), (channels, height, width)))
     elif kind in ("max", "average"):
         _pool(draw, builder, value, (channels, height, width), kind)
     elif kind == "pad":
@@ -208,12 +221,11 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
     elif kind == "square":
         turned = builder.node("Transpose", [value], perm=[0, 1, 3, 2])
         builder.values.append((turned, (channels, width, height)))
-    elif kind == "leaky":
-        builder.values.append((builder.leaky(value), (channels, height, width)))
+    elif kind in ("leaky", "curve"):
+        made = builder.leaky(value) if kind == "leaky" else _curve(draw, builder, value)
+        builder.values.append((made, (channels, height, width)))
     elif kind in makers:
         makers[kind](draw, builder, value, (channels, height, width))
-    elif kind == "curve":
-        builder.values.append((_curve(draw, builder, value), (channels, height, width)))
     else:
         builder.values.append((builder.rectify(value, kind), (channels, height, width)))
 

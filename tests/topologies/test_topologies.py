@@ -59,8 +59,8 @@ def renamed(model: onnx_ir.Model, seed: int) -> onnx_ir.Model:
     result = onnx_ir.serde.deserialize_model(onnx_ir.serde.serialize_model(model))
     graph = result.graph
     kept = {value.name for value in (*graph.inputs, *graph.outputs)}
-    values = [value for value in (*graph.initializers.values(), *(value for node in graph for value in node.outputs))]
-    values = [value for value in values if value.name not in kept]
+    every = (*graph.initializers.values(), *(value for node in graph for value in node.outputs))
+    values = [value for value in every if value.name not in kept]
     labels = iter(np.random.default_rng(seed).permutation(10 * (len(values) + len(graph))))
     for value in values:
         old, value.name = value.name, f"n{next(labels)}"

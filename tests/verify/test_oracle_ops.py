@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 
 import numpy as np
+import onnx_ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,10 +15,12 @@ from onnx.reference import ReferenceEvaluator
 
 from tqt_onnx.ir import DataError, ModelError, UnsupportedError
 from tqt_onnx.verify import ROUNDINGS, FixedPoint, Oracle
-from tqt_onnx.verify.oracle_ops import products
+from tqt_onnx.verify.intervals import Intervals
+from tqt_onnx.verify.oracle_ops import objection, products
 from tqt_onnx.verify.oracle_ops.conv import convolve
 from tqt_onnx.verify.oracle_ops.conv_transpose import spread
 from tqt_onnx.verify.oracle_ops.dense import product
+from tqt_onnx.verify.plan import make_plan
 
 
 def reference(op, arrays, **attributes):
@@ -246,3 +249,44 @@ def test_a_gemm_may_add_a_row_for_each_image(net):
     for images in (1, 3):
         with pytest.raises(DataError, match=r"'y'.*Received: \(2, 3\)"):
             oracle.run({"x": np.ones((images, 2), np.float32)})
+
+
+@pytest.mark.parametrize("images", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("op", "constants", "attributes"),
+    [
+        ("Pad", [np.array([0, 0, 2, 1, 0, 0, 0, 3])], {"mode": "edge"}),
+        ("Pad", [np.array([0, 0, 2, 1, 0, 0, 0, 3])], {"mode": "reflect"}),
+        ("Pad", [np.array([0, 0, 1, 1, 0, 0, 0, 2]), np.float32(0.3)], {}),
+        ("Pad", [np.array([0, 0, 0, 1, 0, 0, 0, 0]), np.float32(-1e6)], {}),
+        ("Tile", [np.array([1, 2, 1, 3])], {}),
+    ],
+)
+def test_what_is_repeated_and_what_surrounds(net, images, op, constants, attributes):
+    """A number around the input need not be on its grid; the interval holds it."""
+    x = np.arange(images * 24).reshape(images, 2, 3, 4).astype(np.float32)[..., ::-1] - 9
+    n = net(["n", 2, 3, 4])
+    y = n.op(
+        op, [n.quantized("x", "a", 0, "i8"), *(n.constant(f"k{i}", array) for i, array in enumerate(constants))], "y", **attributes
+    )
+    (got,) = Oracle(n.model(y)).run({"x": x}, keep=["y"]).values()
+    assert isinstance(got, FixedPoint)
+    if images:
+        assert np.array_equal(got.real(), reference(op, [x.astype(np.float32), *constants], **attributes).astype(np.float64))
+    bounds = Intervals(n.model(y), make_plan(n.model(y))).by_name["y"]
+    assert bounds.exponent == got.exponent or "mode" in attributes or op == "Tile"
+    ends = np.ldexp(np.array([bounds.low, bounds.high], np.float64), bounds.exponent)
+    assert not got.integers.size or (ends[0] <= got.real().min() and got.real().max() <= ends[1])
+
+
+def test_a_resize_repeats_every_element(net):
+    plain = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    n = net(["n", 1, 1, 2])
+    y = n.op("Resize", [n.quantized("x", "a", 0, "i8"), "", n.constant("k", np.array([1, 1, 2, 3], np.float32))], "y", **plain)
+    (got,) = Oracle(n.model(y)).run({"x": np.array([[[[3.0, -7.0]]]], np.float32)}, keep=["y"]).values()
+    assert got.integers.tolist() == [[[[3, 3, 3, -7, -7, -7]] * 2]]
+    assert objection(onnx_node("Resize", **plain | {"mode": "linear"})) is not None
+
+
+def onnx_node(op, **attributes):
+    return onnx_ir.serde.deserialize_node(helper.make_node(op, ["x", "", "k"], ["y"], **attributes))
