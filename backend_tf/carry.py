@@ -53,6 +53,6 @@ def carried_pairs(program: Program, quantizers: Mapping[str, Quantizer]) -> dict
 
 
 def rounded_clips(program: Program, quantizers: Mapping[str, Quantizer]) -> dict[str, Quantizer]:
-    """Those of the values with a carry pair that it rounds: the bounds of a Clip need not lie on the grid of what it limits (L7)."""
+    """The values that their carry pair does round: the bounds of a Clip need not lie on the grid of what it limits (L7)."""
     clips = {step.outputs[0] for step in program.steps if step.op == "Clip"}
     return {name: carrier for name, carrier in carried_pairs(program, quantizers).items() if name in clips}

@@ -35,6 +35,8 @@ BENDS: frozenset[str] = frozenset({"Relu", "Clip", "LeakyRelu", "Max", "Min"})
 SUMS_AND_PRODUCTS: frozenset[str] = frozenset({"Add", "Sub", "Mul", "Div", "Pow"})
 """Operators of two numbers: linear where one of them is constant, but for a power and a division *of* a constant."""
 
+_LARGEST_DIVISOR = 1000
+
 _ELEMENTWISE = CURVES | BENDS | SUMS_AND_PRODUCTS
 
 
@@ -65,17 +67,31 @@ class FunctionRegion:
         return tuple(node.op_type for node in self.nodes)
 
     def steps(self) -> tuple[FunctionStep, ...]:
-        """What it computes, without the graph."""
+        """What it computes, without the graph; a factor that is a rounded `1 / n` is the division by n that it stands for."""
         place = {self.source: 0} | {node.outputs[0]: index for index, node in enumerate(self.nodes, 1)}
 
         def operand(value: onnx_ir.Value | None) -> int | npt.NDArray[np.float64] | None:
             array = constant(value)
             return None if value is None else place[value] if array is None else array.astype(np.float64).reshape(())
 
-        return tuple(
-            (node.op_type, {name: attribute(node, name, None) for name in node.attributes}, tuple(map(operand, node.inputs)))
-            for node in self.nodes
-        )
+        def step(node: onnx_ir.Node) -> FunctionStep:
+            operands = tuple(map(operand, node.inputs))
+            for data, factor in (operands, operands[::-1]) if node.op_type == "Mul" else ():
+                divisor = None if factor is None or isinstance(factor, int) else _divisor(float(factor))
+                if divisor is not None:
+                    return "Div", {}, (data, np.asarray(divisor, np.float64))
+            return node.op_type, {name: attribute(node, name, None) for name in node.attributes}, operands
+
+        return tuple(map(step, self.nodes))
+
+
+def _divisor(factor: float) -> float | None:
+    """`n` where the factor is the float32 number next to `1 / n`: hard-swish means a sixth, and 9 / 6 lies on a tie."""
+    if not 0.0 < abs(factor) < 1.0:
+        return None
+    whole = float(round(1.0 / factor))
+    is_next = abs(whole) <= _LARGEST_DIVISOR and np.float32(1.0 / whole) == np.float32(factor)
+    return whole if is_next and 1.0 / whole != factor else None
 
 
 def function_regions(graph: onnx_ir.Graph) -> list[FunctionRegion]:

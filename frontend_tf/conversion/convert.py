@@ -18,7 +18,7 @@ from tf2onnx.optimizer.global_pool_optimizer import GlobalPoolOptimizer
 from tf2onnx.optimizer.identity_optimizer import IdentityOptimizer
 from tf2onnx.optimizer.loop_optimizer import LoopOptimizer
 from tf2onnx.optimizer.reshape_optimizer import ReshapeOptimizer
-from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer, is_transpose, is_useless_transpose
 from tf2onnx.optimizer.upsample_optimizer import UpsampleOptimizer
 
 from ...ir import ModelError, UnsupportedError
@@ -37,6 +37,7 @@ _TF2ONNX_OPSET: Final = 18
 """The newest one tf2onnx writes."""
 
 _BATCH_NORM: Final = "BatchNormalization"
+_TRANSPOSE: Final = "Transpose"
 
 
 class _BackToBackWithoutBatchNorm(BackToBackOptimizer):  # type: ignore[misc]  # tf2onnx has no types
@@ -53,8 +54,31 @@ class _BackToBackWithoutBatchNorm(BackToBackOptimizer):  # type: ignore[misc]  #
                 node.type = _BATCH_NORM
 
 
+class _TransposesInOneWalk(TransposeOptimizer):  # type: ignore[misc]
+    """Moves every Transpose in each walk over the graph; tf2onnx itself begins anew behind each move, which takes quadratic time."""
+
+    def _optimize_at_current_graph_level(self, graph: Any) -> Any:
+        self._g = graph
+        self.pre_optimize_action()
+        moved = True
+        while moved:
+            moved = False
+            self._force_stop = {}
+            for node in [node for node in graph.get_nodes() if node.type == _TRANSPOSE]:
+                if graph.get_node_by_name(node.name) is not node:  # gone with one before it
+                    continue
+                if is_transpose(node) and self._handle_nhwc_tranpose(node):
+                    moved = self.graph_been_opt = True
+                elif graph.get_node_by_name(node.name) is node and is_useless_transpose(node):
+                    self._remove_useless_tranpose(node)
+                    moved = True
+        self.merge_duplicated_transposes()
+        self.post_optimize_action()
+        return graph
+
+
 _OPTIMIZERS: Final[Mapping[str, Any]] = {
-    "optimize_transpose": TransposeOptimizer,
+    "optimize_transpose": _TransposesInOneWalk,
     "remove_redundant_upsample": UpsampleOptimizer,
     "fold_constants": ConstFoldOptimizer,
     "loop_optimizer": LoopOptimizer,

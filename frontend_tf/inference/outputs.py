@@ -19,17 +19,10 @@ from .ends import behind, sources
 from .losses import in_front_of_losses
 from .upstream import inner_inputs
 
-_TRAINING: Final = (
-    "Summary",
-    "Save",
-    "Restore",
-    "Assign",
-    "Apply",
-    "SparseApply",
-    "ResourceApply",
-    "ResourceSparseApply",
-    "Assert",
-)
+_UPDATES: Final = ("Assign", "Apply", "SparseApply", "ResourceApply", "ResourceSparseApply")
+"""How the names of operators begin that write to a variable: what they read is no answer, where there are others."""
+
+_TRAINING: Final = ("Summary", "Save", "Restore", *_UPDATES, "Assert")
 """How the names of operators begin or end that only training has at its ends."""
 
 _SCOPES: Final = re.compile(r"(gradients|gradient_tape|save|input_producer|report_uninitialized_variables)(_\d+)?|[Aa]ssert(_.*)?")
@@ -68,6 +61,8 @@ def find_outputs(
         and all(_is_leftover(nodes[reader]) for reader in readers.get(name, ()))
     ]
     found = [name for name in found if not _is_leftover(nodes[name])]
+    if len(found) > 1:  # a moving average on its way into its variable
+        found = _without(found, lambda name: any(nodes[reader].op.startswith(_UPDATES) for reader in readers.get(name, ())))
     if len(found) > 1:  # what an Assert or a file name is made of is no answer of a network
         found = _without(found, lambda name: _is_no_number(nodes[name]) or is_training_scope(name) or nodes[name].op in _QUESTIONS)
     if len(found) > 1:  # nor is a loss or a counter: answers have a row for each image

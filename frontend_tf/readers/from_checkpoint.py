@@ -17,7 +17,7 @@ from ..inference.freeze import freeze_graph_def
 from ..inline_calls import inline_calls
 from ..nodes import Nodes
 from ..request import Request
-from .checkpoint import Checkpoint, checkpoint_at, newest_checkpoint
+from .checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, part
 from .freeze_variables import Array, freeze_variables, variables
 from .graph_files import read_graph
 from .saver import Key, restore_keys, without_restoring
@@ -105,14 +105,14 @@ def freeze_from_checkpoint(
     return frozen
 
 
-def _belonging(path: Path) -> Path | None:
+def _belonging(path: Path) -> str | None:
     """`net.meta` belongs to `net.index`; else what lies in the same folder."""
-    own = path.with_suffix("") if path.suffix == ".meta" else path.with_suffix(".ckpt")
-    if own.with_name(f"{own.name}.index").is_file():
+    own = str(path).removesuffix(".meta") if path.suffix == ".meta" or path.name == ".meta" else f"{path.with_suffix('')}.ckpt"
+    if part(own, ".index").is_file():
         return own
-    if path.suffix == ".meta" and own.is_file():  # format 1
+    if path.suffix == ".meta" and Path(own).is_file():  # format 1
         return own
     found = newest_checkpoint(path.parent)
     if found is None and path.suffix == ".meta":
-        raise ModelError(f"{path}: holds the graph only, and no checkpoint lies beside it; missing {own.name}.index")
+        raise ModelError(f"{path}: holds the graph only, and no checkpoint lies beside it; missing {part(own, '.index').name}")
     return found

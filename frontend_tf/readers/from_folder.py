@@ -8,7 +8,7 @@ from typing import Final
 
 from ...ir import ModelError
 from ..request import Request
-from .checkpoint import Checkpoint, checkpoint_at, newest_checkpoint
+from .checkpoint import Checkpoint, checkpoint_at, newest_checkpoint, part
 from .from_saved_model import FILES
 
 _SINGLE: Final = (".pb", ".keras", ".h5", ".hdf5", ".pbtxt")
@@ -35,8 +35,8 @@ def model_in(folder: Path, request: Request) -> Path:
     if len(graphs) == 1:
         return graphs[0]
     prefix = newest_checkpoint(folder) if request.checkpoint is None else checkpoint_at(request.checkpoint)
-    if prefix is not None and prefix.with_name(f"{prefix.name}.meta").is_file():
-        return prefix.with_name(f"{prefix.name}.meta")
+    if prefix is not None and part(prefix, ".meta").is_file():
+        return part(prefix, ".meta")
     for suffix in _SINGLE:
         found = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() == suffix)
         if len(found) == 1:
@@ -60,15 +60,16 @@ def _inner(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _nothing(folder: Path, prefix: Path | None, several: list[str]) -> str:
+def _nothing(folder: Path, prefix: str | None, several: list[str]) -> str:
+    name = "" if prefix is None else part(prefix, ".meta").name.removesuffix(".meta")
     if prefix is not None and Checkpoint(prefix).is_object_based:
         return (
             f"{folder}: holds a TensorFlow 2 checkpoint, which is weights without a graph; "
-            f"a SavedModel or a .keras file of the model is expected. Received: {prefix.name}"
+            f"a SavedModel or a .keras file of the model is expected. Received: {name}"
         )
     if prefix is not None:
-        expected = f"{prefix.name}.meta or a .pb beside it is expected"
-        return f"{folder}: holds a checkpoint without its graph; {expected}. Received: {prefix.name}"
+        expected = f"{name}.meta or a .pb beside it is expected"
+        return f"{folder}: holds a checkpoint without its graph; {expected}. Received: {name}"
     if several:
         return f"{folder}: holds several models; name one of them. Received: {', '.join(several)}"
     there = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"

@@ -70,7 +70,7 @@ def load_saved_model(folder: Path, request: Request) -> FrozenGraph:
     where, name = str(folder), folder.resolve().name
     starts, ends = (None if chosen is None else list(chosen.values()) for chosen in (inputs, outputs))
     if variables(graph_def):
-        checkpoint = Checkpoint(folder / "variables" / "variables")
+        checkpoint = Checkpoint(str(folder / "variables" / "variables"))
         frozen = freeze_from_checkpoint(
             graph_def, where, name, checkpoint, starts, ends, request.input_shape, object_keys(meta, checkpoint)
         )

@@ -93,7 +93,7 @@ def _nearest(node: Any, length: int, size: int) -> npt.NDArray[np.int32]:
     else:
         half = np.float32(0.5 if node.attr["half_pixel_centers"].b else 0.0)
         chosen = np.floor((places + half) * (np.float32(length) / np.float32(size)))
-    return np.minimum(chosen, length - 1).astype(np.int32)
+    return np.asarray(np.minimum(chosen, length - 1), np.int32)
 
 
 def _select(surgery: Surgery, node: Any, positions: dict[int, npt.NDArray[np.int32]]) -> None:

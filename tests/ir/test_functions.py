@@ -96,7 +96,19 @@ def test_what_lowering_wrote_is_in_none():
 def test_the_steps_compute_it():
     (region,) = regions(HARD_SWISH)[1]
     x = np.linspace(-5, 5, 41)
-    assert (run(region.steps(), x) == x * (np.clip(x + 3, 0, 6) * np.float64(np.float32(1 / 6)))).all()
+    assert (run(region.steps(), x) == x * (np.clip(x + 3, 0, 6) / 6)).all()  # a rounded sixth means a sixth
+
+
+def test_factors_are_taken_at_their_word_unless_they_are_a_rounded_reciprocal():
+    for factor, expected in (
+        (np.float32(1.702), ("Mul", np.float32(1.702))),
+        (0.5, ("Mul", 0.5)),
+        (np.float32(-1 / 7), ("Div", -7)),
+    ):
+        model, (region,) = regions("m = Mul(x, two) y = Sigmoid(m)")
+        model.graph.initializers["two"].const_value = onnx_ir.tensor(np.float32(factor), name="two")
+        (op_type, _, (_, number)), _ = region.steps()
+        assert (op_type, float(number)) == expected
 
 
 def test_a_long_chain_is_one_walk():

@@ -91,7 +91,7 @@ SUMS: dict[str, Callable[[Any], Any]] = {
     "Add of a constant": lambda x: conv(tf.nn.max_pool2d(relu(x), 2, 2, "VALID") + 0.5, 2),
     "Add of a position map": lambda x: conv(relu(x) + numbers(1, 5, 4, C), 2),
     "AddN": lambda x: tf.nn.relu(tf.add_n([conv(x), relu(x, 1), conv(x, seed=2), conv(x, seed=3)])),
-    "BiasAdd": lambda x: conv(x),
+    "BiasAdd": conv,
     "BiasAdd behind a pool": lambda x: conv(tf.nn.bias_add(tf.nn.max_pool2d(relu(x), 2, 2, "VALID"), numbers(C)), 2),
     "BiasAdd of the input": lambda x: conv(tf.nn.bias_add(x, numbers(3)), 2),
 }

@@ -95,7 +95,7 @@ def test_every_relu_in_front_of_every_mover(rewritten, mover, rectifier):
         "low": np.float32(-0.5),
         "high": np.float32(0.75),
     }
-    used = {name: array for name, array in arrays.items() if f", {name}" in mover + rectifier}
+    used = {name: array for name, array in arrays.items() if f", {name}" in mover.split(">")[-1] + rectifier}
     model = rewritten([HoistRectifiers()], f"{IO} {{ a = Neg(x) m = {mover} y = {rectifier} }}", used)
     assert [node.op_type for node in model.graph] == [
         "Neg",

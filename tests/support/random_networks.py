@@ -200,17 +200,9 @@ def _step(draw: st.DrawFn, builder: _Builder) -> None:
             total = builder.rectify(builder.node("Add", [value, other]), draw(st.sampled_from(RECTIFIERS)))
             builder.values.append((total, (channels, height, width)))
         else:
-            axis = draw(st.sampled_from([1, 1, 2, 3])) if channels == more else 1
-            joined = [channels, height, width]
-            joined[axis - 1] += more if axis == 1 else joined[axis - 1]
-            if max(joined) <= 12:
-                builder.values.append((builder.node("Concat", [value, other], axis=axis), (joined[0], joined[1], joined[2])))
-    elif kind == "constant":  # an image of its own, a number per channel, one number
-        sizes = draw(st.sampled_from([(1, channels, height, width), (1, channels, 1, 1), ()]))
-        numbers = np.ldexp(builder.rng.integers(-99, 100, sizes).astype(np.float32), builder.scale - 6).astype(np.float32)
-        operands = [value, builder.constant(np.asarray(numbers))]
-        total = builder.node("Add", operands[:: draw(st.sampled_from([1, -1]))])
-        builder.values.append((builder.rectify(total, draw(st.sampled_from(RECTIFIERS))), (channels, height, width)))
+            _concat(draw, builder, (value, other), (channels, more, height, width))
+    elif kind == "constant":
+        _constant(draw, builder, value, (channels, height, width))
     elif kind in ("max", "average"):
         _pool(draw, builder, value, (channels, height, width), kind)
     elif kind == "pad":
@@ -378,6 +370,24 @@ def _blocks(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, in
         builder.values.append((made, (channels // 4, height * 2, width * 2)))
     elif height % 2 == 0 and width % 2 == 0 and channels <= 3:
         builder.values.append((builder.node("SpaceToDepth", [value], blocksize=2), (channels * 4, height // 2, width // 2)))
+
+
+def _concat(draw: st.DrawFn, builder: _Builder, pair: tuple[str, str], sizes: tuple[int, int, int, int]) -> None:
+    """Along channels, or rows or columns where the two have as many channels."""
+    channels, more, height, width = sizes
+    axis = draw(st.sampled_from([1, 1, 2, 3])) if channels == more else 1
+    shape = {1: (channels + more, height, width), 2: (channels, 2 * height, width), 3: (channels, height, 2 * width)}[axis]
+    if max(shape) <= 12:
+        builder.values.append((builder.node("Concat", list(pair), axis=axis), shape))
+
+
+def _constant(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int]) -> None:
+    """Plus an image of its own, a number per channel or one number."""
+    sizes = draw(st.sampled_from([(1, *shape), (1, shape[0], 1, 1), ()]))
+    numbers = np.ldexp(builder.rng.integers(-99, 100, sizes).astype(np.float32), builder.scale - 6).astype(np.float32)
+    operands = [value, builder.constant(np.asarray(numbers))]
+    total = builder.node("Add", operands[:: draw(st.sampled_from([1, -1]))])
+    builder.values.append((builder.rectify(total, draw(st.sampled_from(RECTIFIERS))), shape))
 
 
 def _convolution(draw: st.DrawFn, builder: _Builder, value: str, shape: tuple[int, int, int], *, depthwise: bool) -> None:
