@@ -5,9 +5,9 @@ r"""Gives the odd branch of a shared scale a value of its own (L4, L5, S).
       `---> Add     ->      `-> Identity(rescale) -> Add
 
 The operands of an Add, Sub, Max, Min or Concat share one scale. An operand joins by its own quantizer where nobody else
-reads it and its sign fits; where somebody does (an identity shortcut) or the sign differs (a relu branch beside a signed one), an Identity
-marked `rescale` is put *directly behind the fork*, in front of pass-through operators: moving elements commutes with
-rounding, and onnxruntime merges two quantizers that only a pass-through operator separates (O5).
+reads it and its sign fits; where somebody does (an identity shortcut) or the sign differs (a relu branch beside a signed
+one), an Identity marked `rescale` is put *directly behind the fork*, in front of pass-through operators: moving elements
+commutes with rounding, and onnxruntime merges two quantizers that only a pass-through operator separates (O5).
 """
 
 from __future__ import annotations

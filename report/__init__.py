@@ -12,6 +12,7 @@ from .tables import (
     difference_table,
     engine_verdict,
     float_table,
+    function_table,
     island_table,
 )
 
@@ -24,6 +25,7 @@ __all__ = [
     "difference_table",
     "engine_verdict",
     "float_table",
+    "function_table",
     "group_table",
     "inspect_table",
     "island_table",

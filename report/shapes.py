@@ -116,6 +116,17 @@ class Island(Protocol):
     def reason(self) -> str: ...
 
 
+class Function(Protocol):
+    """A function of one tensor that is a table."""
+
+    @property
+    def node(self) -> str: ...
+    @property
+    def operators(self) -> tuple[str, ...]: ...
+    @property
+    def input(self) -> str: ...
+
+
 class Noise(Protocol):
     """Signal and noise of one tensor."""
 

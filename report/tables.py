@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 
-from .shapes import Accuracy, Certificate, Check, Difference, FloatComparison, Island
+from .shapes import Accuracy, Certificate, Check, Difference, FloatComparison, Function, Island
 from .table import Cell, PlainTable, table
 
 
@@ -72,6 +72,12 @@ def certificate_table(certificates: Sequence[Certificate], title: str = "Certifi
 def island_table(islands: Sequence[Island]) -> PlainTable:
     """Nodes that stay float, each with its reason."""
     return table("Stays float", ("node", "operator", "reason"), [(i.node, i.op_type, i.reason) for i in islands])
+
+
+def function_table(functions: Sequence[Function]) -> PlainTable:
+    """Functions of one tensor that are tables of 256 entries (L12)."""
+    rows = [(one.node, " ".join(one.operators), one.input) for one in functions]
+    return table("Tables of 256 entries", ("node", "operators", "of"), rows)
 
 
 def engine_verdict(check: Check, engine: str) -> str:

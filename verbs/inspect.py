@@ -21,7 +21,7 @@ from ..ir import (
     quantizers_of,
     static_shape,
 )
-from ..passes import BitWidths, Island, annotate, islands, lower, optimize, remove_qdq
+from ..passes import BitWidths, Island, annotate, functions, islands, lower, optimize, remove_qdq
 from ..passes.flow import analyse
 from ..passes.insert_qdq import FLOAT_SUFFIX
 from .cost import FLOAT_BYTES, multiply_accumulates, parameters, weight_bytes
@@ -154,6 +154,7 @@ def _inspection(
         float_bytes=FLOAT_BYTES * total,
         quantized_bytes=weight_bytes(sizes, by_value),
         remark=remark,
+        tables=tuple(functions(lowered)),
     )
 
 

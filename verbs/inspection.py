@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ..ir import Quantizer, QuantizerGraph
-from ..passes import Island
+from ..passes import Function, Island
 
 SCHEMA: Final = "tqt_onnx.inspection/1"
 """Name and version of what `Inspection.to_dict` returns; the number grows when a field goes or changes its meaning."""
@@ -90,6 +90,7 @@ class Inspection:
         layers: in order.
         graph: the quantizers, or None where there is nothing to quantize.
         islands: nodes that stay float.
+        tables: functions of one tensor that are tables of 256 entries (L12).
         parameters: elements of all constants, shared ones counted once.
         float_bytes: what they take as float32.
         quantized_bytes: what they take quantized; None of a foreign model.
@@ -109,6 +110,7 @@ class Inspection:
     float_bytes: int
     quantized_bytes: int | None
     remark: str = ""
+    tables: tuple[Function, ...] = ()
 
     @property
     def quantized(self) -> bool:

@@ -28,9 +28,11 @@ from ..ir import (
 )
 from ..passes import (
     BitWidths,
+    Function,
     InferShapes,
     Island,
     annotate,
+    functions,
     insert_qdq,
     islands,
     lower,
@@ -70,6 +72,7 @@ class Quantization:
         log2_thresholds: share group -> binary logarithm of the real threshold (where training would start).
         islands: nodes that stay float, with the reason.
         images: how many calibration examples were used.
+        tables: functions of one tensor, Sigmoid or swish for instance, that are tables of 256 entries (L12).
         recorded: share groups whose thresholds came with the source (FakeQuant nodes) instead of from the data.
     """
 
@@ -79,6 +82,7 @@ class Quantization:
     islands: tuple[Island, ...]
     images: int
     recorded: tuple[str, ...] = ()
+    tables: tuple[Function, ...] = ()
 
     @property
     def float_layers(self) -> tuple[Island, ...]:
@@ -95,6 +99,7 @@ class Quantization:
             "log2_thresholds": dict(self.log2_thresholds),
             "recorded": list(self.recorded),
             "islands": [dataclasses.asdict(island) for island in self.islands],
+            "tables": [dataclasses.asdict(table) for table in self.tables],
         }
 
 
@@ -178,12 +183,12 @@ def quantize(
             break
         logger.warning("%s: weights so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(more))
         floors |= more
-    left = tuple(islands(lowered))
+    left, tables = tuple(islands(lowered)), tuple(functions(lowered))
     quantized = insert_qdq(lowered, decided)
     InferShapes().apply(quantized)
     quantized.metadata_props[VERSION_KEY] = __version__
     quantized.metadata_props.pop(RANGES_KEY, None)
-    return Quantization(quantized, decided, thresholds, left, len(feeder), tuple(sorted(given)))
+    return Quantization(quantized, decided, thresholds, left, len(feeder), tuple(sorted(given)), tables)
 
 
 def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Any:

@@ -12,6 +12,7 @@ from ..report import (
     certificate_table,
     check_table,
     engine_verdict,
+    function_table,
     group_table,
     inspect_table,
     island_table,
@@ -116,6 +117,8 @@ def show_quantization(result: Quantization, output: Path | None) -> None:
     )
     if result.recorded:
         console.print(f"thresholds from the source's FakeQuant ranges: {len(result.recorded)} ({', '.join(result.recorded)})")
+    if result.tables:
+        console.print(function_table(result.tables))
     if result.islands:
         console.print(island_table(result.islands))
     console.print(f"{output}: written" if output is not None else "nothing written: layers stay float and --strict was given")
@@ -192,6 +195,8 @@ def show_inspection(result: Inspection) -> None:
     groups = group_table(result)
     if groups is not None:
         console.print(groups)
+    if result.tables:
+        console.print(function_table(result.tables))
     if result.islands:
         console.print(island_table(result.islands))
     elif result.graph is not None:

@@ -55,7 +55,7 @@ class _BackToBackWithoutBatchNorm(BackToBackOptimizer):  # type: ignore[misc]  #
 
 
 class _TransposesInOneWalk(TransposeOptimizer):  # type: ignore[misc]
-    """Moves every Transpose in each walk over the graph; tf2onnx itself begins anew behind each move, which takes quadratic time."""
+    """Moves every Transpose in each walk over the graph; tf2onnx begins anew behind each move, which takes quadratic time."""
 
     def _optimize_at_current_graph_level(self, graph: Any) -> Any:
         self._g = graph

@@ -96,7 +96,7 @@ def put_back(graph: onnx_ir.Graph, stand_ins: Mapping[str, StandIn]) -> None:
     """Makes initializers of the inputs that stand for weights, with the Transposes and Reshapes behind them done.
 
     Args:
-        graph: what tf2onnx made; nodes that nobody reads any more are for the caller to remove.
+        graph: what tf2onnx made.
         stand_ins: name of the placeholder -> what it stands for; the graph's input is its tensor, `name:0`.
     """
     found = [(value, stand_ins[node_of(name_of(value))]) for value in graph.inputs if node_of(name_of(value)) in stand_ins]
@@ -110,6 +110,7 @@ def put_back(graph: onnx_ir.Graph, stand_ins: Mapping[str, StandIn]) -> None:
 
 def _settle(graph: onnx_ir.Graph, value: onnx_ir.Value, name: str, stand_in: StandIn) -> None:
     pending: list[tuple[onnx_ir.Value, Array, bool]] = [(value, array_of(stand_in.constant), True)]
+    done: list[onnx_ir.Node] = []
     while pending:
         current, array, named = pending.pop()
         readers = []
@@ -119,12 +120,15 @@ def _settle(graph: onnx_ir.Graph, value: onnx_ir.Value, name: str, stand_in: Sta
                 readers.append(node)
             else:
                 pending.append((node.outputs[0], moved, stand_in.keeps_name))
+                done.append(node)
         if readers:
             weight = add_initializer(graph, name if named else f"{_FOLDED}{name}", np.ascontiguousarray(array))
             for node in readers:
                 for index, operand in enumerate(node.inputs):
                     if operand is current:
                         node.replace_input_with(index, weight)
+    for node in reversed(done):
+        graph.remove(node, safe=True)
 
 
 def _moved(node: onnx_ir.Node, value: onnx_ir.Value, array: Array) -> Array | None:

@@ -158,17 +158,30 @@ def test_share_groups_are_those_of_the_quantizers() -> None:
 def test_what_stays_float_is_told_with_the_reason() -> None:
     model = onnx_ir.from_onnx_text(
         f"""{HEADER} (float[N,3] x) => (float[N,2] y) <{constants(w=(3, 3), v=(3, 2))}>
-        {{ a = MatMul(x, w) s = Erf(a) y = MatMul(s, v) }}"""
+        {{ a = MatMul(x, w) s = Sin(a) y = MatMul(s, v) }}"""
     )
     found = tqt_onnx.inspect(model)
-    assert [(island.op_type, island.expected) for island in found.float_layers] == [("Erf", False)]
+    assert [(island.op_type, island.expected) for island in found.float_layers] == [("Sin", False)]
     layer = by_value(found)["s"]
-    assert (layer.topology, layer.output) == ("Erf", by_value(found)["s"].output)
+    assert (layer.topology, layer.output) == ("Sin", by_value(found)["s"].output)
     assert "no fixed-point form" in layer.reason
-    nothing = onnx_ir.from_onnx_text(f"{HEADER} (float[N,3] x) => (float[N,3] y) {{ y = Erf(x) }}")
+    nothing = onnx_ir.from_onnx_text(f"{HEADER} (float[N,3] x) => (float[N,3] y) {{ y = Sin(x) }}")
     found = tqt_onnx.inspect(nothing)
     assert (found.graph, found.quantized_bytes, found.kind) == (None, 0, "float")
     assert "nothing to quantize" in found.remark
+
+
+def test_tables_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    model = onnx_ir.from_onnx_text(
+        f"""{HEADER} (float[N,3] x) => (float[N,2] y) <{constants(w=(3, 3), v=(3, 2))}>
+        {{ a = MatMul(x, w) t = Sigmoid(a) s = Mul(a, t) y = MatMul(s, v) }}"""
+    )
+    found = tqt_onnx.inspect(model)
+    (swish,) = found.tables
+    assert (swish.operators, swish.signed) == (("Sigmoid", "Mul"), True)
+    assert found.islands == ()
+    show_inspection(found)
+    assert "Tables of 256 entries" in (text := capsys.readouterr().out) and "Sigmoid Mul" in text
 
 
 def test_average_pools_are_recognised(capsys: pytest.CaptureFixture[str]) -> None:
@@ -286,6 +299,7 @@ def test_json_is_strict_complete_and_documented(quantized: tuple[onnx_ir.Model, 
             "outputs",
             "layers",
             "islands",
+            "tables",
             "remark",
             "groups",
             "quantizers",
