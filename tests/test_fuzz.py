@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, event, given, settings
 from random_networks import Network, networks
 
 from tqt_onnx.calibrate import calibrate
-from tqt_onnx.ir import CURVES, UnsupportedError
+from tqt_onnx.ir import CURVES, DataError, UnsupportedError
 from tqt_onnx.passes import BitWidths, InferShapes, annotate, insert_qdq, lower, optimize, remove_qdq
 from tqt_onnx.verbs.check import check
 
@@ -29,6 +29,7 @@ REASONS = (
     "int32",  # a bias that leaves no room
     "2^62",  # scales so far apart that their sum does not fit the oracle
     "62 bits",
+    "Received: infinity",  # products of products, in floats
 )
 """Every way in which a random network may be refused."""
 
@@ -71,7 +72,7 @@ def outcome(network: Network) -> str:
         quantized = insert_qdq(model, graph.decide(moved))
         InferShapes().apply(quantized)
         result = check(quantized, network.inputs, engines=("oracle", "ort", "tf"))
-    except UnsupportedError as error:
+    except (DataError, UnsupportedError) as error:
         reason = next((reason for reason in REASONS if reason in str(error)), None)
         assert reason is not None, error
         return f"refused: {reason}"

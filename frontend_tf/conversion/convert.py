@@ -76,6 +76,14 @@ class _TransposesInOneWalk(TransposeOptimizer):  # type: ignore[misc]
         self.post_optimize_action()
         return graph
 
+    def _mul_handler(self, trans: Any, node: Any) -> Any:
+        """A Transpose moves behind `x * x`; tf2onnx leaves the square the shape it had, and writes Reshapes of 1x1 images by it."""
+        square = node.input[0] == node.input[1]
+        moved = super()._mul_handler(trans, node)
+        if moved and square:
+            self._g.set_shape(node.output[0], self._g.get_shape(node.input[0]))
+        return moved
+
 
 _OPTIMIZERS: Final[Mapping[str, Any]] = {
     "optimize_transpose": _TransposesInOneWalk,
