@@ -5,7 +5,7 @@
     python benchmarks/scaling.py --networks resnet_v1_50 resnet_v1_152 InceptionResNetV2 --size 96
 
 Each network runs in a process of its own. Seconds are processor time, so that other work on the machine does not count; memory
-is the peak of the resident set above what the stage began with. The last table is the slope of log(seconds) over log(nodes)
+is the peak of the resident set above what the stage began with, with everything that came before still in it. The last table is the slope of log(seconds) over log(nodes)
 between the smallest and the largest residual network: 1 is "as the nodes". A stage above 1.25 that takes at least a second is
 marked and makes the exit status 1; what is faster is dominated by fixed costs.
 """
@@ -88,7 +88,6 @@ def measure(source: Any, size: int, engines: tuple[str, ...]) -> dict[str, Any]:
     meter("convert: passes", lambda: run_passes(model, OPTIMIZE))
     differences = meter("convert: compare", lambda: _compare(frozen, model))
     assert all(item.relative < 1e-3 for item in differences), differences
-    del frozen
     nodes = len(model.graph)
     shape = [IMAGES if axis == 0 else dim for axis, dim in enumerate(model.graph.inputs[0].shape or ())]
     images = np.random.default_rng(0).uniform(-1, 1, [dim if isinstance(dim, int) else size for dim in shape]).astype(np.float32)
@@ -112,7 +111,6 @@ def measure(source: Any, size: int, engines: tuple[str, ...]) -> dict[str, Any]:
         return result
 
     quantized = meter("quantize: insert", inserted)
-    del copy, model
     few = {name: array[:2] for name, array in feeds.items()}
     meter("check: certificate", lambda: certify(quantized))
     meter("check: oracle", lambda: Oracle(quantized).run(few))

@@ -71,4 +71,4 @@ def reference(name: str, array: npt.NDArray[Any]) -> onnx.TensorProto:
 
 
 def _without_data(tensor: onnx_ir.TensorProtocol, name: str) -> onnx_ir.ExternalTensor:
-    return onnx_ir.ExternalTensor(_LOCATION, 0, tensor.nbytes, tensor.dtype, shape=onnx_ir.Shape(tensor.shape), name=name)
+    return onnx_ir.ExternalTensor(_LOCATION, 0, tensor.nbytes, tensor.dtype, shape=onnx_ir.Shape(tensor.shape.numpy()), name=name)

@@ -33,7 +33,7 @@ import onnx_ir
 
 from ..ir import add_initializer, add_node, function_regions, name_of, only_consumer, static_shape
 from .affine_chain import Chain, Step, chain_from, data_position, place_behind, small_step
-from .flow import TAIL_OPS
+from .flow import tail_of
 from .fold_batch_norm import batch_norm_step, fold_batch_norms
 from .fold_pad import fold_zero_pad
 from .rewriting import drop, inherited, is_op, refuse, set_constant, stored, take_over
@@ -59,14 +59,12 @@ class AffineToDepthwise:
             UnsupportedError: a BatchNormalization in training mode.
         """
         modified = False
-        tail: set[onnx_ir.Value] = set()
+        tail = tail_of(model.graph)
         terms: set[onnx_ir.Node] = {node for region in function_regions(model.graph) for node in region.nodes}
         for node in list(model.graph):
-            if node.graph is not model.graph:
+            if node.graph is not model.graph or node in tail:
                 continue
-            if is_op(node, *TAIL_OPS) or any(value in tail for value in node.inputs):
-                tail.update(node.outputs)
-            elif is_op(node, "BatchNormalization"):
+            if is_op(node, "BatchNormalization"):
                 modified |= self.batch_norms and _batch_norm(model.graph, node)
             elif is_op(node, "Mul", "Div", "Add", "Sub"):
                 modified |= node not in terms and _rewrite(model.graph, node, small_step, terms, self.batch_norms)

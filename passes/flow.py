@@ -13,7 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import COMPUTE, PASS_THROUGH, ROLE_KEY, FunctionRegion, attribute, constant, consumers, function_regions, only_consumer
+from ..ir import (
+    COMPUTE,
+    PASS_THROUGH,
+    ROLE_KEY,
+    FunctionRegion,
+    attribute,
+    compute_nodes,
+    constant,
+    consumers,
+    function_regions,
+    only_consumer,
+)
 from .fold_pad import constant_pads, fill_of
 from .function_signs import may_be_negative
 from .resizes import repeats_whole
@@ -39,7 +50,7 @@ Kind = Literal[
 ]
 
 TAIL_OPS = frozenset({"Softmax", "LogSoftmax"})
-"""Softmax and everything behind it stays float (L8)."""
+"""What stays float, and, where no layer follows, everything behind it (L8)."""
 
 _WHOLE = frozenset({"Add", "Sub", "Mul", "Max", "Min", "Concat"})
 """Operators whose constants are operands like any other, not parameters."""
@@ -208,6 +219,23 @@ def _leads_on(value: onnx_ir.Value, flow: Flow) -> bool:
     return any(moved.is_graph_output() for moved in pending)
 
 
+def tail_of(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
+    """The float end of a network: each Softmax that no layer follows, and what follows it (L8).
+
+    One in the middle, as attention has it, is a float island like others: the layers behind it are quantized.
+    """
+    leads: set[onnx_ir.Node] = set(compute_nodes(graph))
+    for node in reversed(list(graph)):
+        if any(reader in leads for value in node.outputs for reader in consumers(value)):
+            leads.add(node)
+    tail: set[onnx_ir.Node] = set()
+    for node in graph:
+        ends = node.op_type in TAIL_OPS and node.domain == "" and node not in leads
+        if ends or any(value is not None and value.producer() in tail for value in node.inputs):
+            tail.add(node)
+    return tail
+
+
 def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], unsigned_input: bool) -> Flow:
     flow = Flow()
     region_of = {node: region for region in regions for node in region.nodes}
@@ -215,11 +243,11 @@ def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], unsigned_input: b
         flow.integers.add(value)
         flow.signed[value] = not unsigned_input
         flow.origin[value] = value
-    behind_tail: set[onnx_ir.Value] = set()
+    tail = tail_of(graph)
     for node in graph:
         data = [value for value in node.inputs if value is not None and constant(value) is None]
         region = region_of.get(node)
-        kind = _classify(node, data, flow, behind_tail, region)
+        kind = "tail" if node in tail else _classify(node, data, flow, region)
         flow.kind[node] = kind
         if kind == "function" and region is not None and node is region.nodes[-1]:
             flow.functions[node.outputs[0]] = region
@@ -229,9 +257,7 @@ def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], unsigned_input: b
         for value in node.outputs:
             flow.signed[value] = signed
             flow.origin[value] = flow.origin.get(data[0], data[0]) if kind in ("carry", "float") and data else value
-            if kind == "tail":
-                behind_tail.add(value)
-            elif kind not in ("float", "island", "function") or value in flow.functions:
+            if kind not in ("tail", "float", "island", "function") or value in flow.functions:
                 flow.integers.add(value)
     return flow
 
@@ -240,11 +266,8 @@ def _classify(
     node: onnx_ir.Node,
     data: list[onnx_ir.Value],
     flow: Flow,
-    behind_tail: set[onnx_ir.Value],
     region: FunctionRegion | None,
 ) -> Kind:
-    if node.op_type in TAIL_OPS or any(value in behind_tail for value in data):
-        return "tail"
     if region is not None:
         return "function"
     if node.domain != "" or not data:

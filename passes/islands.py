@@ -48,6 +48,8 @@ def islands(model: onnx_ir.Model) -> list[Island]:
 def _reason(node: onnx_ir.Node, tail: bool) -> str:
     if tail:
         return "stays float (L8)" if node.op_type in TAIL_OPS else "behind a Softmax, which stays float (L8)"
+    if node.op_type in TAIL_OPS:
+        return "stays float (L8); the layers behind it are quantized"
     if node.op_type in ("AveragePool", "GlobalAveragePool"):
         return f"average pool: {why_not(node)}"
     if node.op_type == "MaxPool":

@@ -63,7 +63,7 @@ class _TransposesInOneWalk(TransposeOptimizer):  # type: ignore[misc]
         moved = True
         while moved:
             moved = False
-            self._force_stop = {}
+            self._force_stop: dict[str, int] = {}
             for node in [node for node in graph.get_nodes() if node.type == _TRANSPOSE]:
                 if graph.get_node_by_name(node.name) is not node:  # gone with one before it
                     continue

@@ -251,3 +251,12 @@ def test_transposed_convolutions_beyond_their_kernel(options: dict[str, Any], as
     """A Keras model takes the same rewrites as a graph file: tf2onnx alone writes negative pads here."""
     image = keras.Input((5, 4, 3))
     convert(assert_same, keras.Model(image, keras.layers.Conv2DTranspose(4, **options)(image)))
+
+
+def test_a_square_of_one_pixel(assert_same: Check) -> None:
+    """A layer norm's variance where the image is 1x1: tf2onnx alone writes a Reshape by a shape that the square no longer has."""
+    image = keras.Input((4, 4, 3))
+    x = L.LayerNormalization()(L.Conv2D(4, 2, strides=2)(image))
+    x = L.Conv2D(6, 3, padding="same", groups=6)(L.Conv2D(6, 2)(x))
+    frozen = load(keras.Model(image, L.LayerNormalization()(x)))
+    assert_same(frozen, to_onnx(frozen))
