@@ -72,7 +72,8 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         self._skeleton = graph
         self._decided = None if quantizers is None else QuantizerGraph.from_json(quantizers)
         self._on = quantizers_on and self._decided is not None
-        self._parsed = Held(parse(onnx_ir.serde.deserialize_model(onnx.ModelProto.FromString(graph))))
+        quantized = frozenset[str]() if self._decided is None else frozenset(self._decided.by_value())
+        self._parsed = Held(parse(onnx_ir.serde.deserialize_model(onnx.ModelProto.FromString(graph)), quantized))
         self._variables_of = Held(self._add_weights(arrays))
         self._log2_t = Held(self._add_thresholds(thresholds or {}))
         self._taps = Taps(self.program, self._tapped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnx_ir
 
-from ..ir import ROLE_KEY, ModelError, UnsupportedError, attribute, function_regions, name_of, static_shape
+from ..ir import ROLE_KEY, FunctionRegion, ModelError, UnsupportedError, attribute, function_regions, name_of, static_shape
 from .layout import Form, store_shape
 
 STRUCTURAL = {"Clip": (1, 2), "Pad": (2,), "Resize": (2,)}
@@ -93,8 +93,12 @@ class Program:
     functions: frozenset[str] = frozenset()
 
 
-def parse(model: onnx_ir.Model) -> Program:
+def parse(model: onnx_ir.Model, quantized: Container[str] = ()) -> Program:
     """The program of a lowered float model.
+
+    Args:
+        model: its weights need no data.
+        quantized: names of the values that have quantizers; a constant among them is no part of a function.
 
     Raises:
         ModelError: a value without a name, or an input without type or rank.
@@ -103,8 +107,9 @@ def parse(model: onnx_ir.Model) -> Program:
     graph = model.graph
     steps = tuple(_step(node) for node in graph)
     structural = {step.inputs[index] for step in steps for index in STRUCTURAL.get(step.op, ()) if index < len(step.inputs)}
-    inside = [node for region in function_regions(graph) for node in region.nodes]
-    structural |= {value.name for node in inside for value in node.inputs if value}
+    regions = [region for region in function_regions(graph) if not any(name in quantized for name in _constants(region))]
+    inside = [node for region in regions for node in region.nodes]
+    structural |= {name for region in regions for name in _constants(region)}
     weights: dict[str, Weight] = {}
     constants: dict[str, npt.NDArray[Any]] = {}
     for name, value in graph.initializers.items():
@@ -124,9 +129,15 @@ def parse(model: onnx_ir.Model) -> Program:
     return Program(inputs, tuple(name_of(value) for value in graph.outputs), steps, weights, constants, functions)
 
 
-def skeleton(model: onnx_ir.Model) -> tuple[bytes, dict[str, npt.NDArray[Any]]]:
+def _constants(region: FunctionRegion) -> set[str]:
+    """Names of the initializers that a function reads."""
+    read = (value for node in region.nodes for value in node.inputs if value is not None and value.is_initializer())
+    return {name_of(value) for value in read}
+
+
+def skeleton(model: onnx_ir.Model, quantized: Container[str] = ()) -> tuple[bytes, dict[str, npt.NDArray[Any]]]:
     """The serialised model without the data of its weights, and that data: `parse` reads the first, variables hold the second."""
-    weights = parse(model).weights
+    weights = parse(model, quantized).weights
     arrays = {}
     proto = onnx_ir.serde.serialize_model(model)
     for tensor in proto.graph.initializer:

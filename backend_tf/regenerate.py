@@ -32,9 +32,10 @@ def regenerate(
     """
     if graph is not None and not graph.decided:
         graph = graph.decide(log2_thresholds or {})
-    program = parse(model)
+    quantized = frozenset[str]() if graph is None else frozenset(graph.by_value())
+    program = parse(model, quantized)
     _check(program, graph)
-    data, arrays = skeleton(model)
+    data, arrays = skeleton(model, quantized)
     regenerated = RegeneratedModel(data, None if graph is None else graph.to_json(), True, arrays, log2_thresholds)
     regenerated.dry_run()
     return regenerated

@@ -7,12 +7,15 @@ weight and never at its numbers.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ..ir import UnsupportedError
+from ..ir.external_data import LARGEST
 from .nodes import make_node, tensor_shape
 
 LARGE: Final = 1 << 16
@@ -68,6 +71,21 @@ def fed_from_outside(graph_def: Any) -> tuple[Any, dict[str, Any]]:
     result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
     result.node.extend(placeholder_for(node.name, node) if node.name in large else node for node in graph_def.node)
     return result, large
+
+
+def refuse_too_many(where: str, sizes: Iterable[int]) -> None:
+    """Variables that together are larger than a graph can hold: said beforehand, protobuf says it late and in its own words.
+
+    Args:
+        where: what messages call the model.
+        sizes: bytes of each variable.
+
+    Raises:
+        UnsupportedError: more than protobuf serializes, which both TensorFlow's and ONNX's files are made of.
+    """
+    total = sum(sizes)
+    if total > LARGEST:
+        raise UnsupportedError(f"{where}: at most {LARGEST} bytes of weights are expected (2 GB). Received: {total}")
 
 
 def aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import onnx
 import onnx_ir
 
 from .errors import ModelError, UsageError
+from .external_data import LARGEST
 from .opset import IR_VERSION, OPSET
 from .outline import outline
 from .quantizers import QuantizerGraph
@@ -49,6 +50,9 @@ def save(model: onnx_ir.Model, path: str | os.PathLike[str], *, force: bool = Fa
         ModelError: the model is too large for one file, or ill-formed.
     """
     check_writable(path, force=force)
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if size > LARGEST:
+        raise ModelError(f"{path}: at most {LARGEST} bytes fit into one ONNX file (2 GB). Received: weights of {size} bytes")
     model.ir_version = IR_VERSION
     try:  # before there is a file: the less time it lies there half-written, the better
         proto = onnx_ir.serde.serialize_model(model)

@@ -67,7 +67,7 @@ BIAS_ROLE = "bias"
 SLOPE_ROLE = "slope"
 LEAKY_ROLE = "leaky"
 """The Mul and the Max (or Min) that a leaky relu is lowered to (L3)."""
-_OF_SEVERAL: dict[str, Kind] = {
+OF_SEVERAL: dict[str, Kind] = {
     "Add": "add",
     "Sub": "add",
     "Mul": "product",
@@ -282,8 +282,8 @@ def _classify(
         return "slope"
     if leaky_slopes(node) is not None:
         return "leaky"
-    if node.op_type in _OF_SEVERAL and any(integer_inputs):
-        return _OF_SEVERAL[node.op_type]
+    if node.op_type in OF_SEVERAL and any(integer_inputs):
+        return OF_SEVERAL[node.op_type]
     if is_rectifier(node):
         return "carry" if integer_inputs[0] and _keeps_the_grid(node, data[0], flow) else "rectify"
     if node.op_type in PASS_THROUGH and node.inputs[0] is data[0] and _moves_exactly(node):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import onnx_ir
 
 from ..ir import COMPUTE, SOURCE_KEY, attribute, constant
 from .average_pool_to_depthwise import why_not
 from .bilinear_to_depthwise import why_not as why_not_bilinear
-from .flow import TAIL_OPS, analyse, is_flat
+from .flow import OF_SEVERAL, TAIL_OPS, analyse, is_flat
 from .fold_pad import constant_pads, fill_of
 
 
@@ -48,29 +49,35 @@ def islands(model: onnx_ir.Model) -> list[Island]:
 def _reason(node: onnx_ir.Node, tail: bool) -> str:
     if tail:
         return "stays float (L8)" if node.op_type in TAIL_OPS else "behind a Softmax, which stays float (L8)"
-    if node.op_type in TAIL_OPS:
-        return "stays float (L8); the layers behind it are quantized"
+    if node.domain:
+        return f"operator of the foreign domain {node.domain!r}"
     if node.op_type in ("AveragePool", "GlobalAveragePool"):
         return f"average pool: {why_not(node)}"
-    if node.op_type == "MaxPool":
-        return "max pool: ceil_mode lets windows leave the input, or somebody reads where the maxima are"
     if node.op_type == "Resize":
         return f"resize: {_why_not_resized(node)}"
     if node.op_type == "Pad":
         return _why_not_padded(node)
-    if node.op_type in COMPUTE and not is_flat(node):
-        return "only convolutions over height and width are quantized"
-    if node.op_type in COMPUTE and constant(node.inputs[0]) is not None:
-        return "its constant is the left operand: it adds up over the batch"
     if node.op_type in COMPUTE:
-        return "both operands are computed; only constant weights are quantized"
-    if node.op_type == "PRelu":
-        return "its slopes are computed or not finite; constant ones have a fixed-point form (L3)"
-    if node.op_type == "LeakyRelu":
-        return "its slope is not finite"
-    if node.domain:
-        return f"operator of the foreign domain {node.domain!r}"
-    return f"{node.op_type} has no fixed-point form"
+        return _why_no_layer(node)
+    return _REASONS.get(node.op_type, f"{node.op_type} has no fixed-point form")
+
+
+_REASONS: Final = {
+    **dict.fromkeys(TAIL_OPS, "stays float (L8); the layers behind it are quantized"),
+    **dict.fromkeys(OF_SEVERAL, "none of its operands is on a fixed-point grid"),
+    "MaxPool": "max pool: ceil_mode lets windows leave the input, or somebody reads where the maxima are",
+    "PRelu": "its slopes are computed or not finite; constant ones have a fixed-point form (L3)",
+    "LeakyRelu": "its slope is not finite",
+    "ReduceMean": "only means over height and width have a fixed-point form (L6)",
+}
+
+
+def _why_no_layer(node: onnx_ir.Node) -> str:
+    if not is_flat(node):
+        return "only convolutions over height and width are quantized"
+    if constant(node.inputs[0]) is not None:
+        return "its constant is the left operand: it adds up over the batch"
+    return "both operands are computed; only constant weights are quantized"
 
 
 def _why_not_resized(node: onnx_ir.Node) -> str:

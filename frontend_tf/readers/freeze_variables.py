@@ -19,6 +19,7 @@ from tensorflow.python.framework import op_def_registry
 
 from ...ir import ModelError
 from ..frozen import GraphDef
+from ..large_constants import refuse_too_many
 from ..nodes import Nodes, data_inputs, node_of, tensor_shape
 from ..rewrites.read_frozen import FROZEN_AS
 from .saver import PASSING, variable_of
@@ -46,12 +47,16 @@ def freeze_variables(graph_def: GraphDef, where: str, value_of: Callable[[str], 
 
     Raises:
         ModelError: a value whose shape or type is not the variable's.
+        UnsupportedError: more weights than a graph can hold.
     """
     nodes: Nodes = {node.name: node for node in graph_def.node}
     constants: dict[str, Any] = {}
     missing: set[str] = set()
+    total = 0
     for name in _read_variables(nodes):
         value = value_of(name)
+        total += 0 if value is None else value.nbytes
+        refuse_too_many(where, [total])
         if value is None:
             missing.add(name)
         tensor = _unknown(nodes[name]) if value is None else _tensor(where, nodes[name], value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from ...ir import ModelError, UnsupportedError
 from ..frozen import FrozenGraph
 from ..inference.freeze import freeze_graph_def
+from ..large_constants import refuse_too_many
 from ..quiet import quiet
 from ..shapes import settle_shape
 from .keras_2 import CUSTOM_OBJECTS
@@ -72,8 +74,10 @@ def freeze_keras(model: Any, input_shape: Sequence[int] | None = None, names: Ma
 
     Raises:
         ModelError: the input shape cannot be known, or the model cannot be traced.
-        UnsupportedError: an input that is not float32.
+        UnsupportedError: an input that is not float32, or more weights than a graph can hold.
     """
+    where = f"Keras model {model.name!r}"
+    refuse_too_many(where, (4 * math.prod(variable.shape) for variable in model.weights))
     specs = _input_specs(model, input_shape)
 
     one_tensor = isinstance(model, keras.Sequential) or _symbolic(model) is None
@@ -96,7 +100,7 @@ def freeze_keras(model: Any, input_shape: Sequence[int] | None = None, names: Ma
     outputs = _output_names(model, len(frozen.outputs))
     graph_def = rename_scopes(frozen.graph.as_graph_def(), {scope: names.get(layer, layer) for scope, layer in scopes.items()})
     starts, ends = [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
-    graph = freeze_graph_def(graph_def, f"Keras model {model.name!r}", model.name, starts, ends, None)
+    graph = freeze_graph_def(graph_def, where, model.name, starts, ends, None)
     return dataclasses.replace(
         graph,
         input_tensors={names.get(spec.name, spec.name): one for spec, one in zip(specs, graph.input_tensors.values(), strict=True)},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir
 import pytest
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 from tqt_onnx.frontend_tf import FrozenGraph, large_constants, load, to_onnx
 from tqt_onnx.frontend_tf.conversion.stand_ins import leave_out_weights
-from tqt_onnx.ir import ModelError
+from tqt_onnx.ir import ModelError, UnsupportedError
 
 v1 = tf.compat.v1
 RNG = np.random.default_rng(0)
@@ -146,6 +147,18 @@ def test_damage_in_a_large_constant_is_named(write_graph: Callable[..., Path], m
     path = write_graph(lambda: conv(v1.placeholder(tf.float32, (None, 8, 8, 3), "x"), weight(3, 3, 3, 4)), shorten)
     with pytest.raises(ModelError, match="'w' is damaged"):
         to_onnx(load(path))
+
+
+def test_more_than_a_graph_can_hold_is_said_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large_constants, "LARGEST", 500)
+    model = keras.Sequential([keras.layers.Input((4, 4, 3)), keras.layers.Conv2D(8, 3)], name="huge")
+    with pytest.raises(UnsupportedError, match=r"'huge': at most 500 bytes of weights are expected \(2 GB\). Received: 896"):
+        load(model)
+    module = tf.Module()
+    module.w = tf.Variable(np.ones((3, 3, 3, 8), np.float32))
+    function = tf.function(lambda x: tf.nn.conv2d(x, module.w, 1, "SAME"), [tf.TensorSpec([None, 4, 4, 3])])
+    with pytest.raises(UnsupportedError, match="at most 500 bytes of weights .* Received: 864"):
+        load(function)
 
 
 _ROAD = """

@@ -8,7 +8,7 @@ import onnx_ir
 import onnxruntime as ort
 import pytest
 
-from tqt_onnx.ir import ModelError, by_reference, detached, is_large, load, reference, save
+from tqt_onnx.ir import ModelError, by_reference, detached, is_large, load, reference, save, store
 from tqt_onnx.ir.outline import completed, outline
 
 X = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
@@ -94,6 +94,13 @@ def test_packed_and_small_tensors_are_serialized(monkeypatch: pytest.MonkeyPatch
     assert not is_large(packed)
     assert is_large(onnx_ir.Tensor(np.zeros(8, np.int8)))
     assert not is_large(onnx_ir.Tensor(np.zeros(7, np.int8)))
+
+
+def test_a_model_that_no_file_can_hold_is_refused_before_it_is_serialized(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(store, "LARGEST", 50_000)
+    with pytest.raises(ModelError, match=r"at most 50000 bytes fit into one ONNX file \(2 GB\). Received: weights of 76816 bytes"):
+        save(onnx_ir.serde.deserialize_model(proto()), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_loaded_no_longer_needs_the_file_in_memory(tmp_path) -> None:  # type: ignore[no-untyped-def]

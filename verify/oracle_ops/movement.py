@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import ModelError, attribute, constant
+from ...ir import DataError, ModelError, attribute, constant
 from ..fixed_tensor import FixedPoint, aligned, exact
 from .operands import Op, Operand, optional
 
@@ -53,7 +53,12 @@ def _reshape(node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> 
         free = wanted.index(-1)
         known = [length for axis, length in enumerate(wanted) if axis not in {0, free}]
         wanted[free] = math.prod(x.shape[1:]) // math.prod(known) if free else 0
-    return x.reshape(wanted)
+    try:
+        return x.reshape(wanted)
+    except ValueError:
+        raise DataError(
+            f"Reshape {node.name!r}: {list(x.shape)} cannot become {wanted}; a batch as large as the model was made for is expected"
+        ) from None
 
 
 def _flatten(node: onnx_ir.Node, x: Array, _inputs: Sequence[Operand | None]) -> Array:
