@@ -157,7 +157,7 @@ def test_more_than_a_graph_can_hold_is_said_beforehand(monkeypatch: pytest.Monke
     module = tf.Module()
     module.w = tf.Variable(np.ones((3, 3, 3, 8), np.float32))
     function = tf.function(lambda x: tf.nn.conv2d(x, module.w, 1, "SAME"), [tf.TensorSpec([None, 4, 4, 3])])
-    with pytest.raises(UnsupportedError, match="at most 500 bytes of weights .* Received: 864"):
+    with pytest.raises(UnsupportedError, match=r"at most 500 bytes of weights .* Received: 864"):
         load(function)
 
 
