@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..ir import COMPUTE, Quantizer, QuantizerGraph, channel_totals
-from ..kernels.fixed_point import quantize
+from ..ir import COMPUTE, Quantizer, QuantizerGraph, channel_totals, contributions
+from ..kernels.fixed_point import quantize, quantize_as
 from .carry import carried_from
 from .program import Program, Step
 
@@ -78,11 +78,10 @@ def _bound(
         return 0
     if data not in ranges:
         return EXACT + 1
-    integers = _integers(weights[weight], quantizers[weight])
-    low, high = ranges[data]
-    positive, negative = np.maximum(integers, 0), np.maximum(-integers, 0)
-    up, down = high * positive - low * negative, high * negative - low * positive
-    bound = np.maximum(*(channel_totals(step.op, step.attributes, part) for part in (up, down)))
+    quantizer, (low, high) = quantizers[weight], ranges[data]
+    integers = quantize_as(weights[weight], quantizer.decided_exponent, quantizer.bits, quantizer.signed, np.int32)
+    reaches = ((high, -low), (-low, high))  # upwards, downwards
+    bound = np.maximum(*(channel_totals(step.op, step.attributes, contributions(integers, *reach)) for reach in reaches))
     bias = step.input(2) if step.given(2) else ""
     if bias in quantizers and bias in weights:
         bound = bound + np.abs(_integers(weights[bias], quantizers[bias]))

@@ -21,7 +21,7 @@ from .graph import (
     static_shape,
 )
 from .opset import IR_VERSION, OPSET
-from .partial_sums import channel_totals
+from .partial_sums import channel_totals, contributions
 from .quantizers import MAX_EXPONENT, MIN_EXPONENT, Contract, Quantizer, QuantizerGraph, Role, integer_name
 from .store import (
     CONTRACT_KEY,
@@ -71,6 +71,7 @@ __all__ = [
     "compute_nodes",
     "constant",
     "consumers",
+    "contributions",
     "fed_inputs",
     "forget_names",
     "function_regions",

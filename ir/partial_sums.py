@@ -14,6 +14,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_PART = 1 << 20
+"""Weights looked at together."""
+
+
+def contributions(weights: npt.NDArray[Any], positive: int, negative: int) -> npt.NDArray[np.int64]:
+    """What each weight adds to a sum at most: `positive * w` where it is positive, `negative * |w|` where it is negative.
+
+    Args:
+        weights: integers of any width and shape.
+        positive: what a positive weight is multiplied by, 0 or more.
+        negative: what the magnitude of a negative one is.
+
+    Returns:
+        Made a part at a time: of a large layer one array of this size is enough.
+    """
+    result = np.empty(weights.shape, np.int64)
+    target, flat = result.reshape(-1), weights.reshape(-1)
+    for start in range(0, flat.size, _PART):
+        part = flat[start : start + _PART].astype(np.int64)
+        target[start : start + _PART] = np.maximum(part, 0) * positive - np.minimum(part, 0) * negative
+    return result
+
 
 def channel_totals(op_type: str, attributes: Mapping[str, Any], contributions: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The largest total that one output element can collect, per output channel.

@@ -307,7 +307,7 @@ def _named(layers: list[onnx_ir.Node], wanted: str) -> onnx_ir.Node:
     for node in layers:
         if wanted in (node.name, node.outputs[0].name, node.metadata_props.get(SOURCE_KEY), node.metadata_props.get(LAYER_KEY)):
             return node
-    names = [node.metadata_props.get(LAYER_KEY) or str(node.name) for node in layers]
+    names = [node.metadata_props.get(LAYER_KEY) or node.name or name_of(node.outputs[0]) for node in layers]
     close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.5) or [names[0], "...", names[-1]]
     raise ModelError(f"no compute layer is called {wanted!r}; close names: {', '.join(close)}. Received: {wanted!r}")
 

@@ -194,18 +194,26 @@ class Flow:
 def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
     """Classifies the nodes of a topologically sorted float graph in one walk.
 
-    A function that only float islands read stays one itself, which is known behind it: then the graph is walked again.
+    A function that only float islands read stays one itself, and so does a rectifier between two of them; that is known behind
+    it: then the graph is walked again.
 
     Args:
         graph: an optimized or lowered float graph.
         unsigned_input: the user states that the network's inputs are never negative.
     """
-    regions = function_regions(graph)
-    flow = _walk(graph, regions, unsigned_input)
-    while lost := {region for region in flow.functions.values() if not _leads_on(region.exit, flow)}:
-        regions = [region for region in regions if region not in lost]
-        flow = _walk(graph, regions, unsigned_input)
-    return flow
+    regions, inner = function_regions(graph), set[onnx_ir.Node]()
+    while True:
+        flow = _walk(graph, regions, inner, unsigned_input)
+        lost = {region for region in flow.functions.values() if not _leads_on(region.exit, flow)}
+        new = {node for node, kind in flow.kind.items() if kind == "rectify" and _is_inner(node, flow)}
+        if not lost and not new:
+            return flow
+        regions, inner = [region for region in regions if region not in lost], inner | new
+
+
+def _is_inner(node: onnx_ir.Node, flow: Flow) -> bool:
+    """Whether a rectifier stands between float islands: nothing in front of it or behind it is on a grid."""
+    return node.inputs[0] not in flow.integers and not _leads_on(node.outputs[0], flow)
 
 
 def _leads_on(value: onnx_ir.Value, flow: Flow) -> bool:
@@ -236,7 +244,7 @@ def tail_of(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
     return tail
 
 
-def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], unsigned_input: bool) -> Flow:
+def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], inner: set[onnx_ir.Node], unsigned_input: bool) -> Flow:
     flow = Flow()
     region_of = {node: region for region in regions for node in region.nodes}
     for value in graph.inputs:
@@ -247,7 +255,7 @@ def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], unsigned_input: b
     for node in graph:
         data = [value for value in node.inputs if value is not None and constant(value) is None]
         region = region_of.get(node)
-        kind = "tail" if node in tail else _classify(node, data, flow, region)
+        kind = "tail" if node in tail else "island" if node in inner else _classify(node, data, flow, region)
         flow.kind[node] = kind
         if kind == "function" and region is not None and node is region.nodes[-1]:
             flow.functions[node.outputs[0]] = region

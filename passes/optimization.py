@@ -35,6 +35,7 @@ from .permute_gemm_rows import PermuteGemmRows
 from .plain_gemm import PlainGemm
 from .plain_resizes import PlainResizes
 from .plain_slices import PlainSlices
+from .raise_layer_norm import RaiseLayerNorm
 from .remove_training_nodes import RemoveTrainingNodes
 from .sink_transposes import SinkTransposes
 from .splice_identities import SpliceIdentities
@@ -57,6 +58,7 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     PlainSlices,
     PlainResizes,
     ExpandToTile,
+    RaiseLayerNorm,
     ExplicitPads,
     CeilToPads,
     ExplicitTransposedPads,
@@ -96,6 +98,7 @@ OPTIMIZE: tuple[Pass, ...] = (
     PlainResizes(),
     ExpandToTile(),
     InferShapes(),  # where they end is known now
+    RaiseLayerNorm(),  # before its parts are taken for pools and layers, and transposes tear them
     ExplicitPads(),
     CeilToPads(),
     ExplicitTransposedPads(),

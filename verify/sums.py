@@ -14,12 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from ..ir import attribute, channel_totals
-from ..kernels.fixed_point import Integers
+from ..ir import attribute, channel_totals, contributions
 from .fixed_tensor import FixedPoint, check_magnitude, magnitude
-
-_PART = 1 << 20
-"""Weights looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
     attributes = {name: attribute(node, name, None) for name in node.attributes}
     unit = exponent + weights.exponent
     tops, bottoms = (
-        channel_totals(node.op_type, attributes, _contributions(integers, *reach)).tolist()
+        channel_totals(node.op_type, attributes, contributions(integers, *reach)).tolist()
         for reach in ((max(high, 0), max(-low, 0)), (max(-low, 0), max(high, 0)))
     )
     if bias is None:
@@ -76,16 +72,6 @@ def layer_sum(node: onnx_ir.Node, x: tuple[int, int, int], weights: FixedPoint, 
     shift = unit - finer
     offsets = [int(b) << (bias.exponent - finer) for b in np.broadcast_to(bias.integers.ravel(), len(tops))]
     return _sum([top << shift for top in tops], [bottom << shift for bottom in bottoms], offsets, finer)
-
-
-def _contributions(weights: Integers, positive: int, negative: int) -> Integers:
-    """`positive * w` where w is positive, `negative * |w|` where it is negative, made in one go: it may be the largest array."""
-    result = np.empty_like(weights, order="C")
-    target, flat = result.reshape(-1), weights.reshape(-1)
-    for start in range(0, flat.size, _PART):
-        part = flat[start : start + _PART]
-        target[start : start + _PART] = np.maximum(part, 0) * positive - np.minimum(part, 0) * negative
-    return result
 
 
 def _is_per_channel(node: onnx_ir.Node, bias: FixedPoint, channels: int) -> bool:

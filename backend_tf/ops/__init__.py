@@ -55,6 +55,9 @@ OPS: dict[str, Op] = {
     "ReduceMean": tail.reduce_mean,
     "ReduceSum": tail.reduce_sum,
     "ReduceMax": tail.reduce_max,
+    "ReduceSumSquare": tail.reduce_sum_square,
+    "LayerNormalization": tail.layer_normalization,
+    "InstanceNormalization": tail.instance_normalization,
     "BatchNormalization": tail.batch_normalization,
     "Cast": tail.cast,
 }

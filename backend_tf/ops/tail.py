@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import onnx
 import tensorflow as tf
@@ -31,6 +31,33 @@ def reduce_sum(trace: Trace, step: Step) -> Laid:
 def reduce_max(trace: Trace, step: Step) -> Laid:
     """Largest element over constant axes."""
     return _reduced(trace, step, tf.reduce_max)
+
+
+def reduce_sum_square(trace: Trace, step: Step) -> Laid:
+    """Sum of squares over constant axes."""
+    return _reduced(trace, step, lambda tensor, axes, keepdims: tf.reduce_sum(tf.square(tensor), axes, keepdims=keepdims))
+
+
+def layer_normalization(trace: Trace, step: Step) -> Laid:
+    """Normalization over the last axes, with scale and shift of their shape."""
+    x = trace.input(step, 0)
+    first = step.get("axis", -1) % x.rank
+    scale, shift = (trace.input(step, index).expanded(x.rank).to(x.perm) if step.given(index) else None for index in (1, 2))
+    return _normalized(x, range(first, x.rank), step.get("epsilon", 1e-5), scale, shift)
+
+
+def instance_normalization(trace: Trace, step: Step) -> Laid:
+    """Normalization over all axes behind the channels, with one scale and shift per channel."""
+    x = trace.input(step, 0)
+    shape = [1] * x.rank
+    shape[x.axis(1)] = -1
+    scale, shift = (tf.reshape(trace.input(step, index).onnx, shape) for index in (1, 2))
+    return _normalized(x, range(2, x.rank), step.get("epsilon", 1e-5), scale, shift)
+
+
+def _normalized(x: Laid, onnx_axes: Iterable[int], epsilon: float, scale: tf.Tensor | None, shift: tf.Tensor | None) -> Laid:
+    mean, variance = tf.nn.moments(x.tensor, [x.axis(axis) for axis in onnx_axes], keepdims=True)
+    return x.like(tf.nn.batch_normalization(x.tensor, mean, variance, shift, scale, epsilon))
 
 
 def batch_normalization(trace: Trace, step: Step) -> Laid:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir
 import pytest
 
-from tqt_onnx.backend_tf import regenerate
+from tqt_onnx.backend_tf import regenerate, taps
 from tqt_onnx.passes import insert_qdq, remove_qdq
 from tqt_onnx.verbs.check import check, tensorflow_runner
 from tqt_onnx.verify import Oracle
@@ -50,6 +50,22 @@ def test_every_integer_tensor_and_output_of_the_qdq_model_is_there(net, assorted
                 assert np.allclose(received[name], value, atol=1e-6)
             else:
                 assert np.array_equal(received[name], np.ldexp(value.integers, value.exponent)), name
+
+
+@CONTRACTS
+def test_what_is_run_eagerly_and_what_is_traced_are_the_same_to_the_last_bit(assorted, contract, monkeypatch):
+    built, probabilities = assorted(contract)
+    model, x = regenerate(built.model(probabilities), built.graph()), {"x": built.images()}
+    eager = model.everything(x)
+    monkeypatch.setattr(taps, "_EAGER", 0)
+    traced = model.everything(x)
+    assert list(eager) == list(traced)
+    for name, array in traced.items():
+        assert eager[name].dtype == array.dtype
+        if name == probabilities:  # float: fused otherwise
+            assert np.allclose(eager[name], array, atol=1e-6)
+        else:
+            assert np.array_equal(eager[name], array), name
 
 
 def ending_with(net, op):

@@ -108,18 +108,10 @@ MATRICES: dict[str, tuple[Body, tuple[int, ...]]] = {
     "ExpandDims, Conv2D, Squeeze": (lambda x: nn.relu(nn.conv1d(x, weights(3, 4, 6), 2, "SAME")), (9, 4)),
 }
 
-AROUND: dict[str, Body] = {
-    "AddN": lambda x: tf.add_n([x, nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME"), nn.relu(x)]),
-    "AddV2 of a constant": lambda x: nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME") + terms(4),
-    "Sub of a constant": lambda x: nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME") - terms(4),
-    "Sub from a constant": lambda x: 1.0 - nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME"),
-    "Mul by a constant": lambda x: nn.conv2d(x, weights(3, 3, 4, 4), 1, "SAME") * terms(4) * 0.3,
-}
 
-
-@pytest.mark.parametrize("name", CONVOLUTIONS | TRANSPOSED | AROUND)
+@pytest.mark.parametrize("name", CONVOLUTIONS | TRANSPOSED)
 def test_images(name):
-    journey = take(between((CONVOLUTIONS | TRANSPOSED | AROUND)[name]), images(IMAGE), settings=NETWORK)
+    journey = take(between((CONVOLUTIONS | TRANSPOSED)[name]), images(IMAGE), settings=NETWORK)
     journey.assert_exact()
     record("operators", name, journey)
 
@@ -205,4 +197,4 @@ def test_onnx_files(tmp_path, name, op, shape, attributes):
     onnx.save(onnx_file(op, shape, **attributes), tmp_path / "model.onnx")
     journey = take(tmp_path / "model.onnx", images((3, 7, 6)), settings=NETWORK)
     journey.assert_exact()
-    record("files", name, journey)
+    record("styles", name, journey)

@@ -140,4 +140,4 @@ def test_onnx_files(tmp_path, name, op, attributes):
     onnx.save(onnx_file(op, **attributes), tmp_path / "model.onnx")
     journey = take(tmp_path / "model.onnx", np.random.default_rng(2).normal(size=(3, 3, 8, 6)).astype(np.float32), settings=NETWORK)
     journey.assert_exact()
-    record("files", name, journey)
+    record("styles", name, journey)

@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy.typing as npt
 
+from tqt_onnx import frontend_tf
+from tqt_onnx.frontend_tf import FrozenGraph
+from tqt_onnx.frontend_tf import load as read
 from tqt_onnx.passes import BitWidths
 from tqt_onnx.verbs.check import check
 from tqt_onnx.verbs.convert import Conversion, convert
@@ -29,6 +33,9 @@ NETWORK: tuple[Setting, ...] = ((8, 16), (4, 32))
 
 ENGINES = ("oracle", "ort", "tf")
 
+HANDED_ON = frozenset({"Const", "Identity", "NoOp", "Placeholder", "PlaceholderWithDefault"})
+"""Operators that every graph has."""
+
 Data = npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]]
 
 
@@ -38,11 +45,13 @@ class Journey:
 
     Attributes:
         conversion: the float model and how it compares with its source.
+        operators: TensorFlow operators of the graph it was compared with, without what only holds or hands on; empty for ONNX.
         quantizations: setting -> the quantized model.
         checks: setting -> its comparison.
     """
 
     conversion: Conversion
+    operators: tuple[str, ...]
     quantizations: dict[Setting, Quantization]
     checks: dict[Setting, CheckResult]
 
@@ -64,6 +73,7 @@ class Journey:
             assert sorted(island.op_type for island in quantization.float_layers) == sorted(islands), setting
         for setting, outcome in self.checks.items():
             assert outcome.ok and outcome.differences == (), (setting, outcome.differences[:3])
+            assert outcome.not_compared == () and outcome.layers_not_compared == (), setting
             missing = [layer for layer in outcome.certificates if not layer.certified]
             assert len(missing) <= without_certificate, (setting, missing)
             if not missing and not islands:
@@ -91,14 +101,23 @@ def take(
         check_images: compare on so many of the images only.
         **options: of `convert`.
     """
-    conversion = convert(source, **options)
+    loaded: list[FrozenGraph] = []
+
+    def load(*given: Any, **named: Any) -> FrozenGraph:
+        loaded.append(read(*given, **named))
+        return loaded[-1]
+
+    with patch.object(frontend_tf, "load", load):
+        conversion = convert(source, **options)
+    found = {node.op for frozen in loaded for node in frozen.graph_def.node}
+    operators = tuple(sorted(found - HANDED_ON))
     quantizations, checks = {}, {}
     for weight, layer in settings:
         widths = replace(bits or BitWidths(), weight=weight, layer=layer)  # type: ignore[arg-type]
         quantization = quantize(conversion.model, images, bits=widths)
         quantizations[weight, layer] = quantization
         checks[weight, layer] = check(quantization.model, images, engines=engines, limit=check_images)
-    return Journey(conversion, quantizations, checks)
+    return Journey(conversion, operators, quantizations, checks)
 
 
 @dataclass(frozen=True)
@@ -106,21 +125,28 @@ class Row:
     """One line of docs/coverage.md.
 
     Attributes:
-        section: `operators`, `topologies`, `networks` or `files`.
+        section: a key of `coverage_page.TITLES`.
         name: of the operator, topology, network or file.
+        operators: TensorFlow's names of what it consists of; of small graphs only.
         convert: `yes`, or why not.
         int8: what was exact, at each contract that was run.
         int4: likewise.
-        islands: operators that stay float, with their number; empty where nothing does.
+        islands: operators that stay float, with their number; those at the network's end (Softmax) are said to be.
+        images: how many the engines were compared on.
     """
 
     section: str
     name: str
+    operators: str
     convert: str
     int8: str = ""
     int4: str = ""
     islands: str = ""
+    images: int = 0
 
+
+MANY = 12
+"""Operators beyond which a graph is a network, not an example of one."""
 
 Record = Callable[[str, str, "Journey | str"], None]
 
@@ -128,11 +154,16 @@ Record = Callable[[str, str, "Journey | str"], None]
 def row_of(section: str, name: str, journey: Journey | str) -> Row:
     """The line about a journey, or about a model that is refused with a reason."""
     if isinstance(journey, str):
-        return Row(section, name, f"refused: {journey}")
-    counted = Counter(journey.islands)
-    islands = ", ".join(f"{count} {op}" for op, count in sorted(counted.items()))
+        return Row(section, name, "", f"refused: {journey}")
+    quantization = next(iter(journey.quantizations.values()))
+    ends = [island.op_type for island in quantization.islands if island.expected]
+    islands = [f"{count} {op}" for op, count in sorted(Counter(journey.islands).items())]
+    islands += [f"at the end {count} {op}" for op, count in sorted(Counter(ends).items())]
     cells = {bits: _cell(journey, bits) for bits in (8, 4)}
-    return Row(section, name, "yes" if journey.conversion.ok else "differs", cells[8], cells[4], islands)
+    verdict = "yes" if journey.conversion.ok else "differs"
+    operators = ", ".join(journey.operators) if len(journey.operators) <= MANY else ""
+    images = min(outcome.images for outcome in journey.checks.values())
+    return Row(section, name, operators, verdict, cells[8], cells[4], ", ".join(islands), images)
 
 
 def _cell(journey: Journey, bits: int) -> str:
@@ -142,7 +173,7 @@ def _cell(journey: Journey, bits: int) -> str:
         if weight != bits:
             continue
         certified = sum(certificate.certified for certificate in outcome.certificates)
-        verdict = "" if outcome.exact else " NOT EXACT"
+        verdict = "" if outcome.ok else " NOT EXACT"
         missing = [name for name in ENGINES[1:] if name not in outcome.engines]
         engines = f" (not in {', '.join(missing)})" if missing else ""
         parts.append(f"layer{layer} {certified}/{len(outcome.certificates)}{engines}{verdict}")

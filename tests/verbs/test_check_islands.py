@@ -22,14 +22,14 @@ MOVERS = {
     "turned": "t = Transpose<perm = [0, 3, 1, 2]>(v) o = Slice(t, one, four, axis)",
     "picked": "o = Gather<axis = 2>(v, picks)",
     "one": "o = Gather<axis = -1>(v, single)",
-}
-"""Only elements are moved: no number may change, and nothing is rounded again."""
-
-FLOAT = {
     "Split": "o, p = Split<axis = 1, num_outputs = 2>(v)",
     "Expand": "s = Slice(v, one, two, axis) o = Expand(s, shape)",
     "Tile": "o = Tile(v, wide)",
     "Resize": """o = Resize<mode = "nearest">(v, , scales)""",
+}
+"""Only elements are moved: no number may change, and nothing is rounded again."""
+
+FLOAT = {
     "ReduceMin": "o = ReduceMin(v, axis)",
     "Mul of floats": "t = Sin(v) o = Mul(t, t)",
     "Sin": "t = Sin(v) o = Slice(t, one, four, axis)",
