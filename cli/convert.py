@@ -42,10 +42,14 @@ def convert(
     MODEL is a .pb, .pbtxt, .meta, .keras, .h5 or .onnx file, a SavedModel, or a folder with a checkpoint. Exit status 1, and
     nothing written, where the two differ by more than 1e-4 of an output's range.
     """
-    from ..ir import save
+    from ..ir import UsageError, save
 
     check_output(output, model, force=force)
     report = JsonOutput(as_json, model, output, force=force)
+    if preset is not None and model.suffix.lower() == ".onnx":
+        raise UsageError(
+            f"--preset names tensors of a TensorFlow graph; an .onnx file says itself what they are. Received: {model}"
+        )
     known = filled_in(preset, inputs=inputs, outputs=outputs, input_shape=input_shape)
     shape = numbers(known["input_shape"], "--input-shape")
     from ..verbs.convert import convert as run

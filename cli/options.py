@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,15 +89,17 @@ def check_output(output: Path, *inputs: Path, force: bool) -> None:
     check_writable(output, force=force)
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
-    """`a,b` as a tuple."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+def names(text: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """`a,b` as a tuple; what a preset gives is one."""
+    if text is None or not isinstance(text, str):
+        return None if text is None else tuple(text)
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def numbers(text: str | None, option: str) -> tuple[int, ...] | None:
-    """`224,224,3` as a tuple."""
-    if text is None:
-        return None
+def numbers(text: str | Sequence[int] | None, option: str) -> tuple[int, ...] | None:
+    """`224,224,3` as a tuple; what a preset gives is one."""
+    if text is None or not isinstance(text, str):
+        return None if text is None else tuple(text)
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -152,11 +154,11 @@ def filled_in(name: str | None, **values: Any) -> dict[str, Any]:
 
 
 _KNOWN: Final[dict[str, Callable[[Preset], Any]]] = {
-    "inputs": lambda found: ",".join(found.inputs),
-    "outputs": lambda found: ",".join(found.outputs),
-    "input_shape": lambda found: ",".join(map(str, found.input_shape)),
+    "inputs": lambda found: found.inputs,
+    "outputs": lambda found: found.outputs,
+    "input_shape": lambda found: found.input_shape,
     "preprocess": lambda found: found.preparation,
-    "label_offset": lambda found: str(found.label_offset),
+    "label_offset": lambda found: (found.label_offset,),
     "weight_bits": lambda found: found.bits.weight,
     "activation_bits": lambda found: found.bits.activation,
     "layer_bits": lambda found: found.bits.layer,
@@ -167,7 +169,7 @@ _KNOWN: Final[dict[str, Callable[[Preset], Any]]] = {
     "last_layer": lambda found: found.bits.last_layer,
     "unsigned_input": lambda found: found.bits.unsigned_input,
 }
-"""Option -> its value in a preset, as it would be typed."""
+"""Option -> its value in a preset."""
 
 
 class JsonOutput:

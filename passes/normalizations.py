@@ -101,7 +101,12 @@ class Algebra:
         for value in pending:
             for node in consumers(value):
                 result = node.outputs[0]
-                if result in self.known or len(node.outputs) != 1 or node.op_type not in _RULES or node.domain not in ("", "ai.onnx"):
+                if (
+                    result in self.known
+                    or len(node.outputs) != 1
+                    or node.op_type not in _RULES
+                    or node.domain not in ("", "ai.onnx")
+                ):
                     continue
                 if value in self.floors and not is_op(node, "Sqrt"):
                     continue
@@ -169,7 +174,9 @@ def _operands(algebra: Algebra, node: onnx_ir.Node) -> list[Polynomial] | None:
     return None if any(item is None for item in found) else [item for item in found if item is not None]
 
 
-def _of_two(function: Callable[[Polynomial, Polynomial], Polynomial | None]) -> Callable[[Algebra, onnx_ir.Node], Polynomial | None]:
+def _of_two(
+    function: Callable[[Polynomial, Polynomial], Polynomial | None],
+) -> Callable[[Algebra, onnx_ir.Node], Polynomial | None]:
     def rule(algebra: Algebra, node: onnx_ir.Node) -> Polynomial | None:
         found = _operands(algebra, node)
         return None if found is None or len(found) != 2 else function(*found)
@@ -299,7 +306,8 @@ def normalization_at(node: onnx_ir.Node) -> Normalization | None:
     value, axes = node.inputs[0], reduced_axes(node)
     before = None if value is None else value.producer()
     squared = before is not None and (
-        (is_op(before, "Mul") and before.inputs[0] is before.inputs[1]) or (is_op(before, "Pow") and constant(before.inputs[1]) is not None)
+        (is_op(before, "Mul") and before.inputs[0] is before.inputs[1])
+        or (is_op(before, "Pow") and constant(before.inputs[1]) is not None)
     )
     for source in (value, before.inputs[0] if squared and before is not None else None):
         shape = None if source is None else static_shape(source)

@@ -8,7 +8,7 @@
 
 =>  y = Transpose(LayerNormalization(Transpose(x)), ...)                     they are not, as in the order n, C, h, w
 
-=>  y = InstanceNormalization<epsilon = eps>(x, gamma, beta)                 all axes behind the channels
+=>  y = InstanceNormalization<epsilon = eps>(x, gamma, beta)                 all axes but that of the channels
 
 Without the mean (RMS, l2) there is no operator of that kind; the sum of squares and the quotient are float ones:
 
@@ -25,8 +25,9 @@ Refused: statistics over the batch or over axes of unknown length, and ones that
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir
@@ -64,17 +65,14 @@ class _Writer:
     """Puts the new nodes in front of the last old one; what is left without readers, `run_passes` removes."""
 
     def __init__(self, graph: onnx_ir.Graph, found: Normalization) -> None:
-        last = found.result.producer()
-        assert last is not None
-        self.graph, self.found, self.last = graph, found, last
+        last, shape = found.result.producer(), static_shape(found.source)
+        assert last is not None and shape is not None
+        self.graph, self.found, self.last, self.shape = graph, found, last, shape
         self.label = name_of(found.result)
 
     def write(self) -> None:
         found = self.found
-        if found.root.centred:
-            value, scale, shift = self._instance() if self._is_instance() else self._layer()
-        else:
-            value, scale, shift = self._quotient()
+        value, scale, shift = self._normalized() if found.root.centred else self._quotient()
         if (scale != 1).any():
             value = self._with_constant("Mul", value, scale, "scale")
         if shift is not None:
@@ -82,8 +80,8 @@ class _Writer:
         take_over(found.result, value)
         drop(self.last)
 
-    def _add(self, op_type: str, inputs: list[onnx_ir.Value | None], name: str, **attributes: object) -> onnx_ir.Value:
-        value = add_node(
+    def _add(self, op_type: str, inputs: Sequence[onnx_ir.Value], name: str, **attributes: Any) -> onnx_ir.Value:
+        return add_node(
             self.graph,
             op_type,
             inputs,
@@ -93,7 +91,6 @@ class _Writer:
             like=self.found.source,
             metadata=inherited(self.last),
         )
-        return value
 
     def _constant(self, array: Float64, name: str) -> onnx_ir.Value:
         return add_initializer(self.graph, f"{self.label}__{name}", stored(array, np.float32))
@@ -105,54 +102,50 @@ class _Writer:
         set_constant(self.graph, node, 1, stored(array, np.float32), None, fallback=f"{self.label}__{name}")
         return result
 
-    def _is_instance(self) -> bool:
-        found, rank = self.found, self.found.scale.ndim
-        shape = static_shape(found.source)
-        arrays = [found.scale, *([] if found.shift is None else [found.shift])]
-        per_channel = all(size == 1 or axis == 1 for array in arrays for axis, size in enumerate(array.shape))
-        return found.axes == tuple(range(2, rank)) and per_channel and shape is not None and shape[1] is not None
-
-    def _instance(self) -> tuple[onnx_ir.Value, Float64, Float64 | None]:
-        found, shape = self.found, static_shape(self.found.source)
-        assert shape is not None and shape[1] is not None
-        shift = np.zeros(1) if found.shift is None else found.shift
-        vectors = [np.broadcast_to(array.reshape(-1), (shape[1],)) for array in (found.scale, shift)]
-        inputs = [found.source, self._constant(vectors[0], "scale"), self._constant(vectors[1], "shift")]
-        return self._add("InstanceNormalization", [*inputs], "normalized", epsilon=found.root.epsilon), np.ones(1), None
-
-    def _layer(self) -> tuple[onnx_ir.Value, Float64, Float64 | None]:
+    def _normalized(self) -> tuple[onnx_ir.Value, Float64, Float64 | None]:
         """The operator, between Transposes where the axes are not the last ones, and what is left for Mul and Add."""
-        found, shape = self.found, static_shape(self.found.source)
-        assert shape is not None
+        found, shape = self.found, self.shape
         kept = tuple(axis for axis in range(len(shape)) if axis not in found.axes)
-        lengths = [shape[axis] for axis in found.axes]
-        scale, shift = found.scale, found.shift
-        inside: list[onnx_ir.Value | None] = []
-        if all(array.shape[axis] == 1 for array in (scale, shift) if array is not None for axis in kept):
-            arrays = [scale, *([] if shift is None else [shift])]
-            scale, shift = np.ones(1), None
-        else:
-            arrays = [np.ones((1,) * len(shape))]
-        for array, name in zip(arrays, ("gamma", "beta"), strict=False):
-            ordered = array.reshape([array.shape[axis] for axis in found.axes])
-            inside.append(self._constant(np.ascontiguousarray(np.broadcast_to(ordered, lengths)), name))  # type: ignore[arg-type]
         perm = (*kept, *found.axes)
         turns = perm != tuple(range(len(shape)))
         value = self._add("Transpose", [found.source], "axes_last", perm=perm) if turns else found.source
-        if turns:
-            value.shape = onnx_ir.Shape([found.source.shape[axis] for axis in perm])  # type: ignore[index]
-        attributes = {"axis": -len(found.axes), "epsilon": found.root.epsilon}
-        result = self._add("LayerNormalization", [value, *inside], "normalized", **attributes)
+        if turns and found.source.shape is not None:
+            value.shape = onnx_ir.Shape([found.source.shape[axis] for axis in perm])
+        epsilon = found.root.epsilon
+        left: tuple[Float64, Float64 | None] = (np.ones(1), None)
+        if len(shape) > 3 and len(kept) == 2 and self._varies_along(kept[1:]):
+            shift = np.zeros((1,) * len(shape)) if found.shift is None else found.shift
+            parameters = self._parameters([found.scale, shift], kept[1:])
+            result = self._add("InstanceNormalization", [value, *parameters], "normalized", epsilon=epsilon)
+        else:
+            arrays = [found.scale, *([] if found.shift is None else [found.shift])]
+            if not self._varies_along(found.axes):
+                left, arrays = (found.scale, found.shift), [np.ones((1,) * len(shape))]
+            parameters = self._parameters(arrays, found.axes)
+            attributes = {"axis": -len(found.axes), "epsilon": epsilon}
+            result = self._add("LayerNormalization", [value, *parameters], "normalized", **attributes)
         if turns:
             result.shape = value.shape
             result = self._add("Transpose", [result], "axes_back", perm=inverse(perm))
-        return result, scale, shift
+        return result, *left
+
+    def _varies_along(self, axes: tuple[int, ...]) -> bool:
+        """Whether scale and shift are the same along all axes but these, whose lengths are known."""
+        arrays = [array for array in (self.found.scale, self.found.shift) if array is not None]
+        same = all(size == 1 or axis in axes for array in arrays for axis, size in enumerate(array.shape))
+        return same and all(self.shape[axis] is not None for axis in axes)
+
+    def _parameters(self, arrays: list[Float64], axes: tuple[int, ...]) -> list[onnx_ir.Value]:
+        """Scale and shift of the lengths of these axes, as the operators want them."""
+        lengths = [size for axis in axes if (size := self.shape[axis]) is not None]
+        ordered = (array.reshape([array.shape[axis] for axis in axes]) for array in arrays)
+        whole = [np.ascontiguousarray(np.broadcast_to(array, lengths)) for array in ordered]
+        return [self._constant(array, name) for array, name in zip(whole, ("gamma", "beta"), strict=False)]
 
     def _quotient(self) -> tuple[onnx_ir.Value, Float64, Float64 | None]:
         """x / sqrt(sum + n * eps), and sqrt(n) for the factor behind."""
-        found, shape = self.found, static_shape(self.found.source)
-        assert shape is not None
-        count = float(np.prod([shape[axis] for axis in found.axes]))  # type: ignore[arg-type]
+        found = self.found
+        count = float(np.prod([size for axis in found.axes if (size := self.shape[axis]) is not None]))
         axes = add_initializer(self.graph, f"{self.label}__axes", np.asarray(found.axes, np.int64))
         root = self._add("ReduceSumSquare", [found.source, axes], "squares", keepdims=1)
         source = found.source.shape

@@ -21,6 +21,9 @@ from ..passes import BitWidths
 
 SCHEMA: Final = "tqt_onnx.presets/1"
 
+_LARGEST: Final = 1 << 16
+"""Pixels of a side: far more than any network has."""
+
 _FOLDER: Final = Path(__file__).parents[1] / "presets"
 
 
@@ -110,6 +113,11 @@ def _parse(path: Path, entries: dict[str, Any]) -> Preset:
             raise UsageError(f"{path}: {needed!r} is missing")
     if values.get("preprocess", "none") not in PREPROCESS:
         raise UsageError(f"{path}: 'preprocess' must be one of {', '.join(PREPROCESS)}. Received: {values['preprocess']!r}")
+    if min(values["input_shape"]) < 1 or max(values["input_shape"]) > _LARGEST:
+        raise UsageError(f"{path}: sizes of 1 to {_LARGEST} are expected in 'input_shape'. Received: {list(values['input_shape'])}")
+    for name in ("inputs", "outputs"):
+        if not all(text.strip() for text in values[name]):
+            raise UsageError(f"{path}: names are expected in {name!r}. Received: {list(values[name])}")
     try:
         widths = BitWidths(**bits)
     except UsageError as error:

@@ -57,6 +57,7 @@ def instance_normalization(trace: Trace, step: Step) -> Laid:
 
 def _normalized(x: Laid, onnx_axes: Iterable[int], epsilon: float, scale: tf.Tensor | None, shift: tf.Tensor | None) -> Laid:
     mean, variance = tf.nn.moments(x.tensor, [x.axis(axis) for axis in onnx_axes], keepdims=True)
+    scale, shift = (None if vector is None else tf.cast(vector, x.tensor.dtype) for vector in (scale, shift))
     return x.like(tf.nn.batch_normalization(x.tensor, mean, variance, shift, scale, epsilon))
 
 
