@@ -315,7 +315,8 @@ def normalization_at(node: onnx_ir.Node) -> Normalization | None:
             continue
         algebra = Algebra(source, axes, shape)
         for result in reversed(algebra.walk()):
-            found = _as_normalization(algebra, result)
+            is_read = bool(result.uses()) or result.is_graph_output()
+            found = _as_normalization(algebra, result) if is_read else None
             if found is not None and node in (inside := _between(source, result)) and _is_closed(inside, result):
                 return found
     return None
@@ -327,7 +328,7 @@ def _as_normalization(algebra: Algebra, result: onnx_ir.Value) -> Normalization 
     mean = parts.pop(_M_OVER_ROOT, None)
     if scale is None or root is None or parts or (mean is not None) != root.centred:
         return None
-    if mean is not None and not np.array_equal(*np.broadcast_arrays(scale, -mean)):
+    if mean is not None and np.any(scale != -mean):
         return None
     widest = reduce(np.broadcast_shapes, [scale.shape, *([] if shift is None else [shift.shape])])
     if any(wide not in (1, size) for wide, size in zip(widest, algebra.shape, strict=True)):

@@ -143,7 +143,7 @@ class _Writer:
         return [self._constant(array, name) for array, name in zip(whole, ("gamma", "beta"), strict=False)]
 
     def _quotient(self) -> tuple[onnx_ir.Value, Float64, Float64 | None]:
-        """x / sqrt(sum + n * eps), and sqrt(n) for the factor behind."""
+        """The quotient of x and sqrt(sum + n * eps), and sqrt(n) for the factor behind."""
         found = self.found
         count = float(np.prod([size for axis in found.axes if (size := self.shape[axis]) is not None]))
         axes = add_initializer(self.graph, f"{self.label}__axes", np.asarray(found.axes, np.int64))
