@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +16,6 @@ from .program import Program
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 Tensors = dict[str, tf.Tensor]
-
-_EAGER: Final = 16
-"""Runs before the whole is traced: tracing a deep network, and TensorFlow's optimization of it, cost as much as many runs."""
-
 
 @dataclass(frozen=True, slots=True)
 class Tapped:
@@ -39,11 +33,13 @@ class Tapped:
 
 
 Run = Callable[[Tensors, frozenset[str]], Tapped]
-Traced = Callable[[Tensors], tuple[Tensors, Tensors, Tensors]]
 
 
 class Taps:
     """Runs a program with all its quantizers tapped.
+
+    Every run is eager: a traced graph is rewritten by TensorFlow's optimizer (`1 / x` becomes an approximate reciprocal,
+    constants are joined), so that the entries of a table could differ from one run to the next (L12, X1).
 
     Args:
         program: the graph.
@@ -55,8 +51,6 @@ class Taps:
         self._run = run
         self._weights = {integer_name(name): weight for name, weight in program.weights.items()}
         self._perms: dict[str, tuple[int, ...]] = {}
-        self._traced: dict[frozenset[str], Traced] = {}
-        self._runs: Counter[frozenset[str]] = Counter()
 
     def run(self, feeds: Arrays, batch_size: int, wide: frozenset[str]) -> dict[str, npt.NDArray[np.int32]]:
         """The integers of every quantizer for all rows of the feeds.
@@ -70,7 +64,7 @@ class Taps:
         parts: dict[str, list[npt.NDArray[np.int32]]] = {}
         for start in range(0, total, total if fixed else batch_size):
             batch = {name: tf.constant(array[start : start + batch_size]) for name, array in arrays.items()}
-            for name, tensor in self._function(wide)(batch)[0].items():
+            for name, tensor in self._tapped(wide, batch)[0].items():
                 if start == 0 or name not in self._weights:
                     parts.setdefault(name, []).append(self._onnx(name, tensor.numpy()))
         return {name: np.concatenate(pieces) if len(pieces) > 1 else pieces[0] for name, pieces in parts.items()}
@@ -84,7 +78,7 @@ class Taps:
             DataError: feeds of other names, shapes or dtypes, or without rows.
         """
         batch = {name: tf.constant(array) for name, array in self._checked(feeds).items()}
-        quantized, carried, outputs = self._function(wide)(batch)
+        quantized, carried, outputs = self._tapped(wide, batch)
         integers = {name: self._onnx(name, tensor.numpy()) for name, tensor in (quantized | carried).items()}
         return integers | {name: tensor.numpy() for name, tensor in outputs.items()}
 
@@ -92,28 +86,11 @@ class Taps:
         weight = self._weights.get(name)
         return to_onnx_order(array, self._perms[name]) if weight is None else restore(array, weight.form)
 
-    def _function(self, wide: frozenset[str]) -> Traced:
-        """Eager at first: each operator and quantizer is run as it comes, by the kernels that a trace would call, too."""
-        self._runs[wide] += 1
-        if self._runs[wide] <= _EAGER:
-            return partial(self._tapped, wide)
-        if wide not in self._traced:
-            self._traced[wide] = self._trace(wide)
-        return self._traced[wide]
-
     def _tapped(self, wide: frozenset[str], feeds: Tensors) -> tuple[Tensors, Tensors, Tensors]:
         found = self._run(feeds, wide)
         self._perms.update({name: laid.perm for name, laid in (found.quantized | found.carried).items()})
         quantized, carried = ({name: laid.tensor for name, laid in taps.items()} for taps in (found.quantized, found.carried))
         return quantized, carried, found.outputs
-
-    def _trace(self, wide: frozenset[str]) -> Traced:
-        def tapped(feeds: Tensors) -> tuple[Tensors, Tensors, Tensors]:
-            return self._tapped(wide, feeds)
-
-        signature = {name: tf.TensorSpec(shape, dtype) for name, (shape, dtype) in self._program.inputs.items()}
-        traced: Traced = tf.function(tapped, input_signature=[signature], autograph=False)
-        return traced
 
     def _checked(self, feeds: Arrays) -> dict[str, npt.NDArray[Any]]:
         expected = self._program.inputs

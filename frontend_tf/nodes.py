@@ -25,8 +25,15 @@ def node_of(name: str) -> str:
 
 
 def index_of(name: str) -> int:
-    """Which output of its node a tensor is: `a` and `a:0` give 0."""
-    return int(name.partition(":")[2] or 0)
+    """Which output of its node a tensor is: `a` and `a:0` give 0.
+
+    Raises:
+        ModelError: what follows the colon is no number.
+    """
+    index = name.partition(":")[2] or "0"
+    if not (index.isascii() and index.isdigit()):
+        raise ModelError(f"a tensor is called by its node and a number, 'a:1'. Received: {name!r}")
+    return int(index)
 
 
 def tensor_name(name: str) -> str:

@@ -3,7 +3,7 @@
 from .build import add_initializer, add_node, forget_names, own_tensor, rename, replace_value, scalar, unique_name
 from .detached import by_reference, is_large, reference
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
-from .functions import CURVES, FunctionRegion, FunctionStep, function_regions
+from .functions import CURVES, FunctionRegion, function_regions
 from .graph import (
     COMPUTE,
     LAYER_KEY,
@@ -53,7 +53,6 @@ __all__ = [
     "Contract",
     "DataError",
     "FunctionRegion",
-    "FunctionStep",
     "ModelError",
     "Quantizer",
     "QuantizerGraph",

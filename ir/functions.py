@@ -29,19 +29,17 @@ CURVES: frozenset[str] = frozenset(
 )
 """Operators of one number that have no other fixed-point form than a table."""
 
-BENDS: frozenset[str] = frozenset({"Relu", "Clip", "LeakyRelu", "Max", "Min"})
+_BENDS: frozenset[str] = frozenset({"Relu", "Clip", "LeakyRelu", "Max", "Min"})
 """Operators that select: part of a region, no reason for one."""
 
-SUMS_AND_PRODUCTS: frozenset[str] = frozenset({"Add", "Sub", "Mul", "Div", "Pow"})
+_SUMS_AND_PRODUCTS: frozenset[str] = frozenset({"Add", "Sub", "Mul", "Div", "Pow"})
 """Operators of two numbers: linear where one of them is constant, but for a power and a division *of* a constant."""
 
 _LARGEST_DIVISOR = 1000
 
-_ELEMENTWISE = CURVES | BENDS | SUMS_AND_PRODUCTS
+_ELEMENTWISE = CURVES | _BENDS | _SUMS_AND_PRODUCTS
 
-
-FunctionStep = tuple[str, dict[str, Any], tuple[int | npt.NDArray[np.float64] | None, ...]]
-"""An operator, its attributes, and its operands: 0 is what the region reads, n the result of step n, an array a constant."""
+_Operand = int | npt.NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +64,18 @@ class FunctionRegion:
         """Its operators, in order."""
         return tuple(node.op_type for node in self.nodes)
 
-    def steps(self) -> tuple[FunctionStep, ...]:
-        """What it computes, without the graph; a factor that is a rounded `1 / n` is the division by n that it stands for."""
+    def steps(self) -> tuple[tuple[str, dict[str, Any], tuple[_Operand, ...]], ...]:
+        """What it computes, without the graph, as `kernels.functions.run` takes it.
+
+        A factor that is a rounded `1 / n` is the division by n that it stands for.
+        """
         place = {self.source: 0} | {node.outputs[0]: index for index, node in enumerate(self.nodes, 1)}
 
-        def operand(value: onnx_ir.Value | None) -> int | npt.NDArray[np.float64] | None:
+        def operand(value: onnx_ir.Value | None) -> _Operand:
             array = constant(value)
             return None if value is None else place[value] if array is None else array.astype(np.float64).reshape(())
 
-        def step(node: onnx_ir.Node) -> FunctionStep:
+        def step(node: onnx_ir.Node) -> tuple[str, dict[str, Any], tuple[_Operand, ...]]:
             operands = tuple(map(operand, node.inputs))
             for data, factor in (operands, operands[::-1]) if node.op_type == "Mul" else ():
                 divisor = None if factor is None or isinstance(factor, int) else _divisor(float(factor))
@@ -127,11 +128,11 @@ def _sources(nodes: list[onnx_ir.Node], ends: Set[onnx_ir.Value]) -> dict[onnx_i
     source_of: dict[onnx_ir.Value, onnx_ir.Value] = {}
     sources = {}
     for node in nodes:
-        read = data_inputs(node)
+        read = _data_inputs(node)
         if node.op_type == "Pow" and (node.inputs[0] not in read or len(read) > 1):
             continue  # only powers with a constant exponent
         found = {source_of.get(value, value) for value in read}
-        if len(found) != 1 or not all(_is_scalar(value, read[0]) for value in node.inputs if value not in read):
+        if len(found) != 1 or not all(_is_scalar(value, read[0], node) for value in node.inputs if value not in read):
             continue
         sources[node] = found.pop()
         if node.outputs[0] not in ends:
@@ -163,33 +164,36 @@ def _owners(
 
 def _region(source: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> FunctionRegion | None:
     """The region, or None where everything in it has a fixed-point form of its own."""
-    while is_bend(nodes[0]) and sum(source in node.inputs for node in nodes) == 1 and len(nodes) > 1:
+    while _is_bend(nodes[0]) and sum(source in node.inputs for node in nodes) == 1 and len(nodes) > 1:
         source, nodes = nodes[0].outputs[0], nodes[1:]
     return FunctionRegion(source, tuple(nodes)) if any(_bends_for_good(node) for node in nodes) else None
 
 
-def is_bend(node: onnx_ir.Node) -> bool:
+def _is_bend(node: onnx_ir.Node) -> bool:
     """Whether the node is a relu, or a Clip: what follows a sum in front of its rounding (L2)."""
     return node.op_type in {"Relu", "Clip"}
 
 
 def _bends_for_good(node: onnx_ir.Node) -> bool:
     """Whether the operator is neither linear nor a selection."""
-    if node.op_type in SUMS_AND_PRODUCTS:
-        several = len(data_inputs(node)) > 1 and node.op_type not in {"Add", "Sub"}
+    if node.op_type in _SUMS_AND_PRODUCTS:
+        several = len(_data_inputs(node)) > 1 and node.op_type not in {"Add", "Sub"}
         return several or node.op_type == "Pow" or (node.op_type == "Div" and constant(node.inputs[0]) is not None)
     return node.op_type in CURVES
 
 
-def data_inputs(node: onnx_ir.Node) -> list[onnx_ir.Value]:
+def _data_inputs(node: onnx_ir.Node) -> list[onnx_ir.Value]:
     """The inputs that are no constants, one entry per operand."""
     return [value for value in node.inputs if value is not None and constant(value) is None]
 
 
-def _is_scalar(value: onnx_ir.Value | None, data: onnx_ir.Value) -> bool:
-    """Whether an operand is left out, or a constant of one number by which `data` does not get more dimensions."""
+def _is_scalar(value: onnx_ir.Value | None, data: onnx_ir.Value, node: onnx_ir.Node) -> bool:
+    """Whether an operand is left out, or a constant of one number by which `data` does not get more dimensions.
+
+    An exponent may be an integer: the power has the type of its base.
+    """
     array = constant(value)
     if array is None:
         return value is None
     rank = 0 if data.shape is None else len(data.shape)
-    return array.size == 1 and array.ndim <= rank and array.dtype.kind == "f"
+    return array.size == 1 and array.ndim <= rank and array.dtype.kind in ("fiu" if node.op_type == "Pow" else "f")

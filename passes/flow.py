@@ -55,8 +55,6 @@ TAIL_OPS = frozenset({"Softmax", "LogSoftmax"})
 _WHOLE = frozenset({"Add", "Sub", "Mul", "Max", "Min", "Concat"})
 """Operators whose constants are operands like any other, not parameters."""
 
-NON_NEGATIVE_OPS = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Exp", "Abs", "Softplus"})
-
 INPUT_ROLE = "input"
 RESCALE_ROLE = "rescale"
 RECIPROCAL_ROLE = "reciprocal"
@@ -163,6 +161,7 @@ class Flow:
         origin: the value that sets the scale of a value: itself, or what pass-through operators lead back to.
         wide: values that a lowered leaky relu computes with, rounded to 16 bits instead of 8 (L3).
         functions: what leaves a function of one tensor -> its part of the graph (L12).
+        unread: nodes of functions that only float operators read: islands, whatever else they could be (L12).
     """
 
     kind: dict[onnx_ir.Node, Kind] = field(default_factory=dict)
@@ -171,6 +170,7 @@ class Flow:
     origin: dict[onnx_ir.Value, onnx_ir.Value] = field(default_factory=dict)
     wide: set[onnx_ir.Value] = field(default_factory=set)
     functions: dict[onnx_ir.Value, FunctionRegion] = field(default_factory=dict)
+    unread: set[onnx_ir.Node] = field(default_factory=set)
 
     def is_unrounded(self, value: onnx_ir.Value) -> bool:
         """Whether the value is computed, not moved: what comes next may read it before it is rounded."""
@@ -201,30 +201,40 @@ def analyse(graph: onnx_ir.Graph, *, unsigned_input: bool = False) -> Flow:
         graph: an optimized or lowered float graph.
         unsigned_input: the user states that the network's inputs are never negative.
     """
-    regions, inner = function_regions(graph), set[onnx_ir.Node]()
+    regions, inner, unread = function_regions(graph), set[onnx_ir.Node](), set[onnx_ir.Node]()
     while True:
-        flow = _walk(graph, regions, inner, unsigned_input)
-        lost = {region for region in flow.functions.values() if not _leads_on(region.exit, flow)}
-        new = {node for node, kind in flow.kind.items() if kind == "rectify" and _is_inner(node, flow)}
+        flow = _walk(graph, regions, inner | unread, unsigned_input)
+        leading = _leading(graph, flow)
+        lost = {node for value, region in flow.functions.items() if value not in leading for node in region.nodes}
+        new = {node for node in flow.kind if _is_off_grid(node, flow) and node.outputs[0] not in leading}
         if not lost and not new:
+            flow.unread = unread
             return flow
-        regions, inner = [region for region in regions if region not in lost], inner | new
+        inner, unread = inner | new, unread | lost
 
 
-def _is_inner(node: onnx_ir.Node, flow: Flow) -> bool:
-    """Whether a rectifier stands between float islands: nothing in front of it or behind it is on a grid."""
-    return node.inputs[0] not in flow.integers and not _leads_on(node.outputs[0], flow)
+def _is_off_grid(node: onnx_ir.Node, flow: Flow) -> bool:
+    """Whether a rectifier reads what is on no grid: where its result does not lead on either, it is between float islands."""
+    return flow.kind[node] == "rectify" and node.inputs[0] not in flow.integers
 
 
-def _leads_on(value: onnx_ir.Value, flow: Flow) -> bool:
-    """Whether anything but float islands reads a value: the outside, a layer, a shared scale, the float tail."""
-    pending = [value]
-    for moved in pending:
-        for node in consumers(moved):
-            if flow.kind[node] not in ("carry", "float", "island"):
-                return True
-            pending.extend(node.outputs if flow.kind[node] != "island" else ())
-    return any(moved.is_graph_output() for moved in pending)
+def _leading(graph: onnx_ir.Graph, flow: Flow) -> set[onnx_ir.Value]:
+    """The values that more than float islands read: the outside, a layer, a shared scale, the float tail; in one walk up.
+
+    What moves a value leads where its result does, and so do a function and a rectifier of what is on no grid.
+    """
+    exit_of = {node: value for value, region in flow.functions.items() for node in region.nodes}
+    leading: set[onnx_ir.Value] = set()
+
+    def leads(node: onnx_ir.Node) -> bool:
+        kind = flow.kind.get(node, "island")  # what stands in the graph of an If or Loop is float
+        if kind in ("carry", "float") or (kind == "rectify" and _is_off_grid(node, flow)):
+            return any(value in leading for value in node.outputs)
+        return exit_of[node] in leading if kind == "function" else kind != "island"
+
+    for node in reversed(list(graph)):
+        leading.update(value for value in node.outputs if value.is_graph_output() or any(map(leads, consumers(value))))
+    return leading
 
 
 def tail_of(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
@@ -244,7 +254,7 @@ def tail_of(graph: onnx_ir.Graph) -> set[onnx_ir.Node]:
     return tail
 
 
-def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], inner: set[onnx_ir.Node], unsigned_input: bool) -> Flow:
+def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], islands: set[onnx_ir.Node], unsigned_input: bool) -> Flow:
     flow = Flow()
     region_of = {node: region for region in regions for node in region.nodes}
     for value in graph.inputs:
@@ -255,7 +265,7 @@ def _walk(graph: onnx_ir.Graph, regions: list[FunctionRegion], inner: set[onnx_i
     for node in graph:
         data = [value for value in node.inputs if value is not None and constant(value) is None]
         region = region_of.get(node)
-        kind = "tail" if node in tail else "island" if node in inner else _classify(node, data, flow, region)
+        kind = "tail" if node in tail else "island" if node in islands else _classify(node, data, flow, region)
         flow.kind[node] = kind
         if kind == "function" and region is not None and node is region.nodes[-1]:
             flow.functions[node.outputs[0]] = region
@@ -352,18 +362,16 @@ def _may_be_negative(node: onnx_ir.Node, kind: Kind, data: list[onnx_ir.Value], 
         return slopes is None or (bool((slopes > 0).any()) and flow.signed.get(data[0], True))
     if kind == "product" and len(set(node.inputs)) == 1:
         return False  # a square
-    if node.op_type in NON_NEGATIVE_OPS:
+    if node.op_type == "Softmax" and node.domain == "":
         return False
     if node.outputs[0] in flow.functions:
         region = flow.functions[node.outputs[0]]
         return may_be_negative(region, signed=flow.signed.get(region.source, True))
     if kind == "compute":
         return role_of(node) not in (RECIPROCAL_ROLE, SUM_ROLE) or flow.signed.get(data[0], True)
-    if (
-        kind in ("carry", "float", "own", "product", "select", "average", "concat")
-        or (kind == "add" and node.op_type == "Add")
-        or node.op_type == "AveragePool"
-    ):
+    if kind in ("carry", "float", "own") or node.op_type == "AveragePool":
+        return flow.signed.get(data[0], True) if data else True  # further inputs say where to, not what
+    if kind in ("product", "select", "average", "concat") or (kind == "add" and node.op_type == "Add"):
         return group_is_signed(node, flow)
     return True
 

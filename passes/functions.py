@@ -29,9 +29,14 @@ class Function:
     signed: bool
 
 
-def functions(model: onnx_ir.Model) -> list[Function]:
-    """The tables of an optimized or lowered float graph, in graph order."""
-    flow = analyse(model.graph)
+def functions(model: onnx_ir.Model, *, unsigned_input: bool = False) -> list[Function]:
+    """The tables of an optimized or lowered float graph, in graph order.
+
+    Args:
+        model: the float graph.
+        unsigned_input: the network's inputs are never negative, as `annotate` was told.
+    """
+    flow = analyse(model.graph, unsigned_input=unsigned_input)
     return [
         Function(
             node=last.name or name_of(region.exit),

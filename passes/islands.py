@@ -33,17 +33,25 @@ class Island:
     expected: bool
 
 
-def islands(model: onnx_ir.Model) -> list[Island]:
-    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order."""
-    flow = analyse(model.graph)
+def islands(model: onnx_ir.Model, *, unsigned_input: bool = False) -> list[Island]:
+    """Nodes of an optimized or lowered float graph that no quantizer covers, in graph order.
+
+    Args:
+        model: the float graph.
+        unsigned_input: the network's inputs are never negative, as `annotate` was told.
+    """
+    flow = analyse(model.graph, unsigned_input=unsigned_input)
     found = []
     for node in model.graph:
         if flow.kind[node] in ("island", "tail"):
-            reason = _reason(node, flow.kind[node] == "tail")
+            reason = _UNREAD if node in flow.unread else _reason(node, flow.kind[node] == "tail")
             expected = flow.kind[node] == "tail" and node.op_type not in COMPUTE
             source = node.metadata_props.get(SOURCE_KEY, "")
             found.append(Island(node.name or node.outputs[0].name or "", node.op_type, source, reason, expected))
     return found
+
+
+_UNREAD: Final = "part of a function that only float operators read (L12)"
 
 
 def _reason(node: onnx_ir.Node, tail: bool) -> str:

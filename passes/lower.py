@@ -54,13 +54,19 @@ class OwnInputs:
 
 @dataclass(frozen=True)
 class OwnConstants:
-    """A constant that several layers read as bias, addend or concatenated part is copied: its scale depends on the reader."""
+    """A constant that several layers read as bias, addend or concatenated part is copied: its scale depends on the reader.
+
+    Attributes:
+        unsigned_input: the network's inputs are never negative.
+    """
+
+    unsigned_input: bool = False
 
     name: ClassVar[str] = "own-constants"
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Returns whether any constant was copied."""
-        flow = analyse(model.graph)
+        flow = analyse(model.graph, unsigned_input=self.unsigned_input)
         modified = False
         seen: set[onnx_ir.Value] = set()
         for node in model.graph:
@@ -88,13 +94,18 @@ class SplitBias:
 
     Average pools are left whole (L6), and so is a layer without bias in front of a leaky relu, clipped or not: its accumulator
     is the 16-bit value the leaky relu starts from, and a second quantizer of that type would be merged with the first (L3, O5).
+
+    Attributes:
+        unsigned_input: the network's inputs are never negative.
     """
+
+    unsigned_input: bool = False
 
     name: ClassVar[str] = "split-bias"
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Returns whether any layer was split."""
-        flow = analyse(model.graph)
+        flow = analyse(model.graph, unsigned_input=self.unsigned_input)
         modified = False
         for node in list(model.graph):
             if flow.kind[node] != "compute" or role_of(node) in (RECIPROCAL_ROLE, SUM_ROLE):
@@ -152,14 +163,13 @@ def _split(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
 
 def lowering(contract: Contract, *, unsigned_input: bool = False) -> tuple[Pass, ...]:
     """The recipe for a contract, in the only order that works (S)."""
-    split: tuple[Pass, ...] = (SplitBias(),) if contract == "layer16" else ()
-    leaky = LeakyToMax(unsigned_input)
+    split: tuple[Pass, ...] = (SplitBias(unsigned_input),) if contract == "layer16" else ()
     return (
         AveragePoolToDepthwise(),
         BilinearToDepthwise(),
         OwnInputs(),
-        OwnConstants(),
-        leaky,
+        OwnConstants(unsigned_input),
+        LeakyToMax(unsigned_input),
         *split,
         InsertRescale(unsigned_input),
     )

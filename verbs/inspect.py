@@ -136,8 +136,9 @@ def _inspection(
     by_value = {} if graph is None else graph.by_value()
     groups = {} if graph is None else {name: members for name, members in graph.groups().items() if len(members) > 1}
     inputs = [quantizer for quantizer in by_value.values() if quantizer.role == "input"]
-    flow = analyse(lowered.graph, unsigned_input=bool(inputs) and not any(quantizer.signed for quantizer in inputs))
-    left = tuple(islands(lowered))
+    unsigned = bool(inputs) and not any(quantizer.signed for quantizer in inputs)
+    flow = analyse(lowered.graph, unsigned_input=unsigned)
+    left = tuple(islands(lowered, unsigned_input=unsigned))
     sizes = parameters(lowered.graph)
     total = sum(sizes.values())
     return Inspection(
@@ -154,7 +155,7 @@ def _inspection(
         float_bytes=FLOAT_BYTES * total,
         quantized_bytes=weight_bytes(sizes, by_value),
         remark=remark,
-        tables=tuple(functions(lowered)),
+        tables=tuple(functions(lowered, unsigned_input=unsigned)),
     )
 
 

@@ -43,12 +43,14 @@ class LayerCertificate:
         channel_bounds: per output channel, the largest magnitude of any partial sum, in units of the sum's scale.
         bound: the largest of them (of a Mul, the largest product); None where nothing is known.
         accumulator_bits: width of a two's complement accumulator that holds every partial sum; None likewise.
-        certified: whether float32 is exact here: the sum and its requantization.
+        certified: whether float32 is exact here, the sum and its requantization, by proof: on every machine, whatever the data.
         reason: why not, else an empty string.
         margin: of a table (L12), the smallest distance of an entry to a boundary between two integers, in steps of its output.
         float_error: of a table, the largest error that a float32 evaluation of an entry can have, in the same unit.
         undecided: of a table, the inputs whose entry lies within that error of a boundary.
-        exhausted: of a table with such inputs, the engines that gave every one of its entries when all were run.
+        entries: of a table, the smallest and the largest integer that it is given.
+        exhausted: of a table with undecided inputs, the engines that gave every entry when all were run: all engines of the
+            comparison, on the machine it was made on. Promised in that comparison, but not certified.
     """
 
     node: str
@@ -62,7 +64,13 @@ class LayerCertificate:
     margin: float | None = None
     float_error: float | None = None
     undecided: tuple[int, ...] = ()
+    entries: tuple[int, int] | None = None
     exhausted: tuple[str, ...] = ()
+
+    @property
+    def promised(self) -> bool:
+        """Whether no engine may differ in a comparison: certified, or exhausted in it."""
+        return self.certified or bool(self.exhausted)
 
 
 def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertificate]:
@@ -99,7 +107,8 @@ def _of_table(node: onnx_ir.Node, table: Table | None) -> LayerCertificate:
         shown = ", ".join(map(str, table.undecided[:4])) + (", ..." if len(table.undecided) > 4 else "")
         reason = f"float32 arithmetic may round the entries of {shown} to the integer beside: they lie on a boundary or next to it"
     margin, error = float(table.distances.min()), float(table.errors.max())
-    return LayerCertificate(name, TABLE, output, (), None, None, not reason, reason, margin, error, table.undecided)
+    entries = int(table.inputs[0]), int(table.inputs[-1])
+    return LayerCertificate(name, TABLE, output, (), None, None, not reason, reason, margin, error, table.undecided, entries)
 
 
 def _adds_in_int32(node: onnx_ir.Node) -> bool:
@@ -112,6 +121,21 @@ def _adds_in_int32(node: onnx_ir.Node) -> bool:
         for dequantize in above
     ]
     return 32 in bits[2:] or all(0 < b <= 8 for b in bits[:2])
+
+
+def _grids_behind(value: onnx_ir.Value) -> set[int]:
+    """Exponents of what a sum is rounded to: integer kernels multiply by the ratio of the scales, a float32 number too."""
+    found: set[int] = set()
+    pending, seen = [value], {value}
+    while pending:
+        for node, _ in pending.pop().uses():
+            if node.op_type == "QuantizeLinear":
+                found.add(grid_of(node).exponent)
+            elif node.op_type not in CERTIFIED:
+                fresh = [output for output in node.outputs if output not in seen]
+                pending += fresh
+                seen.update(fresh)
+    return found
 
 
 def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
@@ -130,6 +154,11 @@ def _certificate(node: onnx_ir.Node, found: Sum | None) -> LayerCertificate:
     elif not MIN_EXPONENT <= found.exponent <= MAX_EXPONENT:
         what = "products" if node.op_type == "Mul" else "sums"
         reason = f"its {what} have the scale 2^{found.exponent}, outside 2^{MIN_EXPONENT} .. 2^{MAX_EXPONENT} (Q5)"
+    else:
+        ratios = [found.exponent - exponent for exponent in sorted(_grids_behind(node.outputs[0]))]
+        odd = [ratio for ratio in ratios if not MIN_EXPONENT <= ratio <= MAX_EXPONENT]
+        if odd:
+            reason = f"it is requantized by 2^{odd[0]}, outside 2^{MIN_EXPONENT} .. 2^{MAX_EXPONENT}: no factor for integer kernels"
     bits = found.bound.bit_length() + 1
     return LayerCertificate(name, node.op_type, output, found.bounds, found.bound, bits, not reason, reason)
 

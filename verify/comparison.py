@@ -164,10 +164,10 @@ class Comparison:
         return tuple(name for name in self._oracle.plan.integers if name not in seen)
 
     def layers_not_compared(self, certificates: Iterable[LayerCertificate]) -> tuple[str, ...]:
-        """Certified layers behind which no engine was compared with a promise."""
+        """Promised layers behind which no engine was compared with a promise."""
         seen = self._seen() - self._points.unpromised_at_best
         observed = observed_in(self._model, seen)
-        return tuple(dict.fromkeys(c.node for c in certificates if c.certified and c.output not in observed))
+        return tuple(dict.fromkeys(c.node for c in certificates if c.promised and c.output not in observed))
 
     def found(self, *, promised: bool) -> tuple[Difference, ...]:
         """Differences by engine and in topological order, constants first, with the numbers of all batches in `total`."""

@@ -21,6 +21,9 @@ from .runtime import NO_VNNI, Session, lacks_vnni
 from .sqnr import NoiseMeter
 from .truncate import bisect_optimized, last_fixed_values, truncated
 
+Exhaust = Callable[[Sequence[LayerCertificate]], Mapping[str, tuple[str, ...]]]
+"""Certificates of undecided tables -> outputs of those all of whose entries were run -> the engines."""
+
 
 def check_engines(
     model: onnx_ir.Model,
@@ -31,7 +34,7 @@ def check_engines(
     models: Mapping[str, onnx_ir.Model] | None = None,
     ops: Mapping[str, Op] = OPS,
     float_model: onnx_ir.Model | None = None,
-    exhaust: Callable[[Sequence[str]], Mapping[str, tuple[str, ...]]] | None = None,
+    exhaust: Exhaust | None = None,
 ) -> CheckResult:
     """Runs engines on the same images and compares every integer tensor with the oracle's by `==`.
 
@@ -48,8 +51,8 @@ def check_engines(
         models: `oracle`, `ort` or `ort-optimized` -> the model it runs instead, to see whether a difference is found.
         ops: operators of the oracle; another table simulates a target's rounding (H1).
         float_model: the lowered float model, to measure the noise of every tensor against; it is run once for each slice.
-        exhaust: given the outputs of tables without certificate, tells for which of them all entries were run in which
-            engines and gave the oracle's integers: those are certified (L12).
+        exhaust: given the certificates of undecided tables, tells by their outputs of which all entries were run, in which
+            engines, and gave the oracle's integers: those are promised here (L12).
 
     Returns:
         The result; `ok` tells whether the promise holds.
@@ -64,7 +67,7 @@ def check_engines(
     reference = own.get("oracle", model)
     oracle = Oracle(reference, ops)
     certificates = _exhausted(certify(model, oracle.plan), exhaust)
-    uncertified = [certificate.output for certificate in certificates if not certificate.certified]
+    uncertified = [certificate.output for certificate in certificates if not certificate.promised]
     points = Resynchronisation(model, oracle.plan, uncertified)
     ends = cut_ends(model, oracle.plan, points, uncertified)
     chosen, operators = _runners(model, points, ends, engines, dict(runners or {}), own)
@@ -102,18 +105,11 @@ def check_engines(
     )
 
 
-def _exhausted(
-    certificates: list[LayerCertificate], exhaust: Callable[[Sequence[str]], Mapping[str, tuple[str, ...]]] | None
-) -> list[LayerCertificate]:
-    """Tables all of whose entries were run need no bound: nothing else can occur."""
-    undecided = [certificate.output for certificate in certificates if certificate.undecided]
+def _exhausted(certificates: list[LayerCertificate], exhaust: Exhaust | None) -> list[LayerCertificate]:
+    """Tables all of whose entries were run need no bound here: nothing else can occur."""
+    undecided = [certificate for certificate in certificates if certificate.undecided]
     found = exhaust(undecided) if exhaust is not None and undecided else {}
-    return [
-        replace(certificate, certified=True, reason="", exhausted=found[certificate.output])
-        if certificate.output in found
-        else certificate
-        for certificate in certificates
-    ]
+    return [replace(certificate, exhausted=tuple(found.get(certificate.output, ()))) for certificate in certificates]
 
 
 def check_certificates(model: onnx_ir.Model) -> CheckResult:

@@ -75,7 +75,7 @@ def aligned(operands: Sequence[FixedPoint], what: str) -> tuple[list[Integers], 
     for operand in operands:
         shift = operand.exponent - exponent
         largest = operand.magnitude
-        check_magnitude(largest << shift, f"{what}: scales 2^{operand.exponent} and 2^{exponent} meet")
+        check_magnitude(largest << min(shift, LIMIT.bit_length()), f"{what}: scales 2^{operand.exponent} and 2^{exponent} meet")
         result.append(operand.integers << shift if largest else operand.integers)
     return result, exponent
 

@@ -18,6 +18,9 @@ from .plan import Plan
 from .sums import Sum, layer_sum
 from .tables import MOST_ENTRIES, Table, grid_behind, make_table
 
+FARTHEST: Final = 1 << 10
+"""Scales beyond 2^FARTHEST and its reciprocal are not even float64 numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -37,6 +40,11 @@ class Interval:
     def magnitude(self) -> int:
         """Largest absolute value."""
         return max(-self.low, self.high)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the oracle can compute it; numbers beyond, which squares of squares soon are, are not followed any further."""
+        return self.magnitude < LIMIT and abs(self.exponent) <= FARTHEST
 
     def on(self, exponent: int) -> Interval:
         """The same numbers on a finer grid."""
@@ -69,7 +77,7 @@ class Intervals:
                 self._table(region)
             if output.name and plan.kinds[output.name] in {"fixed", "integer"} and not plan.is_island(node):
                 interval = RULES.get(node.op_type, _same)(self, node)
-                if interval is not None:
+                if interval is not None and interval.is_bounded:
                     self.by_name[output.name] = interval
 
     def of(self, value: onnx_ir.Value | None) -> Interval | None:

@@ -13,8 +13,11 @@ from .plan import Island
 from .sqnr import TensorNoise, Unmatched
 from .ties import TensorTies
 
-SCHEMA: Final = "tqt_onnx.check/1"
+SCHEMA: Final = "tqt_onnx.check/2"
 """Name and version of what `CheckResult.to_dict` returns; the number grows when a field goes or changes its meaning."""
+
+VERDICTS: Final = ("ok", "exact", "certified", "exhausted", "nothing_certified", "without_certificate")
+"""Properties that `to_dict` gives beside the fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class CheckResult:
         not_certified: in what a layer without certificate computes, up to the integers right behind it, and in whatever an
             engine that shows no integers computes behind it or behind a float island: named, not promised.
         floats: float tensors behind islands, and tensors quantized from an island (in steps of their grid, one allowed).
-        certificates: one per layer and Add.
+        certificates: one per compute layer, Add, Sub, Mul and table.
         islands: what is computed in floating point, and why.
         ties: integer tensor -> requantizations that lie exactly on a tie (H1).
         requantized: integer tensor -> requantizations that round.
@@ -38,7 +41,7 @@ class CheckResult:
         first_optimized: where a model with all optimizations starts to differ, if it does.
         notes: what a reader must know of how it was run (X4).
         promised: engine -> how many of the compared integers are promised.
-        layers_not_compared: certified layers whose integers were compared, with a promise, in no engine.
+        layers_not_compared: certified or exhausted layers whose integers were compared, with a promise, in no engine.
         sqnr: signal and noise of every quantized tensor and output, where a float model was given.
         unmatched: tensors that the float model has no counterpart of.
     """
@@ -64,17 +67,22 @@ class CheckResult:
 
     @property
     def certified(self) -> bool:
-        """Whether every layer has its certificate."""
+        """Whether every layer has its certificate, by proof: a table that was only exhausted has none."""
         return all(certificate.certified for certificate in self.certificates)
 
     @property
+    def exhausted(self) -> tuple[str, ...]:
+        """Tables without certificate whose entries were all run, on this machine, in every engine of the comparison."""
+        return tuple(certificate.node for certificate in self.certificates if certificate.exhausted)
+
+    @property
     def nothing_certified(self) -> bool:
-        """Whether there are layers, and none has a certificate: nothing that matters is promised."""
-        return bool(self.certificates) and not any(certificate.certified for certificate in self.certificates)
+        """Whether there are layers, and none is certified or exhausted: nothing that matters is promised."""
+        return bool(self.certificates) and not any(certificate.promised for certificate in self.certificates)
 
     @property
     def exact(self) -> bool:
-        """Whether the integers of every certified layer were compared, and nothing promised differs."""
+        """Whether the integers of every certified or exhausted layer were compared, and nothing promised differs."""
         compared = any(self.promised.values()) and not self.layers_not_compared
         return compared and not self.nothing_certified and not self.differences
 
@@ -87,7 +95,7 @@ class CheckResult:
 
     @property
     def without_certificate(self) -> dict[str, str]:
-        """Layer -> why nothing is promised of it: no certificate, or not computed in integers at all."""
+        """Layer -> why nothing is promised of it on every machine: no certificate, or not computed in integers at all."""
         layers = {layer.node: layer.reason for layer in self.certificates if not layer.certified}
         floats = {island.node: f"stays float: {island.reason}" for island in self.islands if island.op_type in COMPUTE}
         return layers | floats
@@ -102,7 +110,7 @@ class CheckResult:
 
         JSON has no infinity and no NaN: such a number is null.
         """
-        verdicts = {name: getattr(self, name) for name in ("ok", "exact", "certified", "nothing_certified", "without_certificate")}
+        verdicts = {name: getattr(self, name) for name in VERDICTS}
         plain = {**asdict(self), "floats": [{**asdict(item), "ok": item.ok} for item in self.floats]}
         plain["ties"] = [{**asdict(item), "share": item.share} for item in self.tie_counts]
         del plain["requantized"]

@@ -22,7 +22,7 @@ class Resynchronisation:
     Args:
         model: a Q/DQ model.
         plan: its plan.
-        uncertified: output values of the layers without certificate.
+        uncertified: output values of the layers that nothing is promised of.
 
     Attributes:
         points: outputs of QuantizeLinear right behind an island or a layer without certificate, in topological order.

@@ -31,6 +31,16 @@ def lacks_vnni(cpuinfo: Path = Path("/proc/cpuinfo"), machine: str | None = None
     return not {"avx512_vnni", "avx_vnni"} & set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
 
 
+VECTOR_EXTENSIONS: Final = ("sse4_1", "avx", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "asimd", "sve", "sve2")
+"""Flags of processors that decide in which registers float32 is computed."""
+
+
+def vector_extensions(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """Which of them this processor has; empty where its flags cannot be read."""
+    flags = set(cpuinfo.read_text(encoding="utf-8", errors="replace").split()) if cpuinfo.is_file() else set()
+    return tuple(name for name in VECTOR_EXTENSIONS if name in flags)
+
+
 def session_options(*, optimize: bool, optimized_model: Path | None = None) -> onnxruntime.SessionOptions:
     """Deterministic, silent, CPU; all graph optimizations or none."""
     options = onnxruntime.SessionOptions()

@@ -166,14 +166,18 @@ def resize(trace: Trace, step: Step) -> Laid:
 
 
 def strided_slice(trace: Trace, step: Step) -> Laid:
-    """Every n-th element from a start to an end; ONNX clamps them as TensorFlow and Python do."""
+    """Every n-th element from a start to an end, clamped as in TensorFlow; backwards, a start in front of the axis is the first."""
     x = trace.input(step, 0)
     starts, ends = ([_int32(number) for number in trace.constant(step, index)] for index in (1, 2))
     axes = [int(axis) for axis in trace.constant(step, 3)] if step.given(3) else list(range(len(starts)))
     steps = [_int32(number) for number in trace.constant(step, 4)] if step.given(4) else [1] * len(starts)
     index = [slice(None)] * x.rank
     for axis, start, end, stride in zip(axes, starts, ends, steps, strict=True):
-        index[x.axis(axis)] = slice(start, end, stride)
+        place = x.axis(axis)
+        if stride < 0 and start < 0:
+            length = x.tensor.shape[place]
+            start = tf.maximum(start, -tf.shape(x.tensor)[place]) if length is None else max(start, -length)
+        index[place] = slice(start, end, stride)
     return x.like(x.tensor[tuple(index)])
 
 

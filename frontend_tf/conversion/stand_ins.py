@@ -73,13 +73,12 @@ def leave_out_weights(graph_def: GraphDef, ends: Sequence[str]) -> tuple[GraphDe
     fixed = {node_of(end) for end in ends}
     large = {node.name for node in graph_def.node if is_large(node)}
     found: dict[str, StandIn] = {}
-    for name in (name for name in nodes if name in large or nodes[name].op == "Identity"):
-        behind = _constant_behind(nodes, name)
+    for name, constant_node in _constants_behind(nodes, readers, large).items():
         read_by = readers.get(name, [])
         weights = [node for node, index in read_by if _WEIGHT_OF.get(node.op) == index]
-        if behind in large and weights and len(weights) == len(read_by) and name not in fixed:
+        if weights and len(weights) == len(read_by) and name not in fixed:
             one = len(weights) == 1 and weights[0].op in _TRANSPOSED_IN_PLACE
-            found[name] = StandIn(nodes[behind], one)
+            found[name] = StandIn(constant_node, one)
     if not found:
         return graph_def, {}
     result = type(graph_def)(versions=graph_def.versions, library=graph_def.library)
@@ -144,10 +143,16 @@ def _moved(node: onnx_ir.Node, value: onnx_ir.Value, array: Array) -> Array | No
     return array.reshape(sizes)
 
 
-def _constant_behind(nodes: Mapping[str, Any], name: str) -> str:
-    while nodes[name].op == "Identity" and tensor_name(data_inputs(nodes[name])[0]).endswith(":0"):
-        name = node_of(data_inputs(nodes[name])[0])
-    return name
+def _constants_behind(nodes: Mapping[str, Any], readers: Mapping[str, list[tuple[Any, int]]], large: set[str]) -> dict[str, Any]:
+    """The large constants, and Identities of them, in the order of the graph -> the Const; each is reached once."""
+    behind: dict[str, Any] = {}
+    pending = [(name, nodes[name]) for name in large]
+    while pending:
+        name, constant_node = pending.pop()
+        behind[name] = constant_node
+        copies = (node for node, _ in readers.get(name, []) if node.op == "Identity")
+        pending.extend((node.name, constant_node) for node in copies if tensor_name(data_inputs(node)[0]).endswith(":0"))
+    return {name: behind[name] for name in nodes if name in behind}
 
 
 def _still_read(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from tensorflow.python.framework import op_def_registry
 
 from ...ir import ModelError, TqtOnnxError, UnsupportedError
-from ..nodes import PLACEHOLDERS, Nodes, node_of
+from ..nodes import PLACEHOLDERS, Nodes, data_inputs, index_of, node_of
 from ..rewrites.static_values import SMALLEST_BUDGET, Evaluation, byte_budget, declared_bytes
 from .ends import QUEUES
 from .outside_ops import acts_outside
@@ -84,12 +85,24 @@ _REFUSALS: Final = (
 
 
 def check_references(where: str, nodes: Nodes) -> None:
-    """Every tensor read must be there, and nothing may be computed from itself, other than by a loop."""
+    """Every tensor read must be there, as many as the operator asks for, and nothing computed from itself, other than by a loop."""
     for node in nodes.values():
         for name in node.input:
             if node_of(name) not in nodes:
                 raise ModelError(f"{where}: truncated: node {node.name!r} reads {name!r}, which is not in the file")
+            index_of(name)
+        fewest, given = _fewest_inputs(node.op), data_inputs(node)
+        if len(given) < fewest:
+            raise ModelError(f"{where}: node {node.name!r}: {node.op} reads {fewest} tensors or more. Received: {given}")
     _check_circles(where, nodes)
+
+
+@cache
+def _fewest_inputs(op: str) -> int:
+    """How many tensors an operator reads at least: one for each input that is not a list."""
+    definition = op_def_registry.get(op)
+    arguments = () if definition is None else definition.input_arg
+    return sum(not argument.number_attr and not argument.type_list_attr for argument in arguments)
 
 
 def _check_circles(where: str, nodes: Nodes) -> None:

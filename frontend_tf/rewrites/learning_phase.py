@@ -57,8 +57,12 @@ def _start_training(nodes: Nodes, flags: Collection[str]) -> set[str]:
         if not node.op.startswith("FusedBatchNorm") or not node.attr["is_training"].b or not reads or index_of(reads[0]) != 1:
             continue
         switch = nodes.get(node_of(reads[0]))
-        flag = data_inputs(switch)[1] if switch is not None and switch.op in ("Switch", "RefSwitch") else ""
-        while (above := nodes.get(node_of(flag))) is not None and above.op == "Identity":
-            flag = data_inputs(above)[0]
-        found |= {node_of(flag)} & set(flags)
+        behind = data_inputs(switch)[1:2] if switch is not None and switch.op in ("Switch", "RefSwitch") else []
+        passed: set[str] = set()  # a SavedModel is looked at before it is known to be a graph without circles
+        while behind and (above := nodes.get(node_of(behind[0]))) is not None and above.op == "Identity":
+            if above.name in passed:
+                break
+            passed.add(above.name)
+            behind = data_inputs(above)[:1]
+        found |= {node_of(flag) for flag in behind} & set(flags)
     return found

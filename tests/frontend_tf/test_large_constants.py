@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 from tqt_onnx.frontend_tf import FrozenGraph, large_constants, load, to_onnx
+from tqt_onnx.frontend_tf.conversion import stand_ins
 from tqt_onnx.frontend_tf.conversion.stand_ins import leave_out_weights
 from tqt_onnx.ir import ModelError, UnsupportedError
 
@@ -201,3 +203,22 @@ def test_memory_stays_near_the_size_of_the_model(write_graph: Callable[..., Path
     assert convert < 8
     assert quantize < 6
     assert check < 10
+
+
+def test_a_long_chain_of_identities_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 copies of a weight, one after the other: asking each for its beginning would take minutes."""
+    count = 20_000
+    with tf.Graph().as_default() as graph:
+        conv(v1.placeholder(tf.float32, (None, 8, 8, 3), "x"), read(3, 3, 3, 3), "y")
+    graph_def = graph.as_graph_def()
+    for index in range(count):
+        node = graph_def.node.add(name=f"n{index}", op="Identity", input=[f"n{index - 1}" if index else "w/read"])
+        node.attr["T"].type = tf.float32.as_datatype_enum
+    next(node for node in graph_def.node if node.name == "y").input[1] = f"n{count - 1}"
+    monkeypatch.setattr(large_constants, "LARGE", 0)
+    asked = Counter[str]()
+    monkeypatch.setattr(stand_ins, "node_of", lambda name: asked.update([name]) or name.partition(":")[0])
+    result, found = leave_out_weights(graph_def, ["x:0", "y:0"])
+    assert list(found) == [f"n{count - 1}"]
+    assert len(result.node) == 3
+    assert max(asked.values()) <= 4

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tqt_onnx.frontend_tf import load, to_onnx
 from tqt_onnx.frontend_tf.inference.freeze import freeze_graph_def
 from tqt_onnx.frontend_tf.quiet import quiet
+from tqt_onnx.frontend_tf.rewrites.learning_phase import learning_phases
 from tqt_onnx.ir import ModelError, UnsupportedError
 
 v1 = tf.compat.v1
@@ -436,3 +437,20 @@ def test_shapes_of_ends_are_found_without_reading_files(write_graph: Write, tmp_
 
     with pytest.raises(ModelError, match=r"nobody reads: a, scores\. Received"):
         load(write_graph(build))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [("s", "Switch", ["x"])],
+        [("i", "Identity", []), ("s", "Switch", ["x", "i"])],
+        [("i", "Identity", ["j"]), ("j", "Identity", ["i"]), ("s", "Switch", ["x", "i"])],
+    ],
+)
+def test_a_malformed_graph_has_no_flag_that_starts_training(nodes: list[tuple[str, str, list[str]]]) -> None:
+    """A SavedModel is asked for its flags before it is checked."""
+    graph_def = v1.GraphDef()
+    for name, op, inputs in nodes:
+        graph_def.node.add(name=name, op=op, input=inputs)
+    graph_def.node.add(name="y", op="FusedBatchNormV3", input=["s:1"]).attr["is_training"].b = True
+    assert learning_phases(graph_def) == set()

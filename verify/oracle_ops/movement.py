@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import DataError, ModelError, attribute, constant
+from ...ir import DataError, ModelError, UnsupportedError, attribute, constant
 from ..fixed_tensor import FixedPoint, aligned, exact
 from .operands import Op, Operand, optional
 
@@ -108,14 +108,30 @@ def _padded(x: Array, inputs: Sequence[Operand | None], mode: str, fill: Array) 
     return np.asarray(np.pad(cropped, amounts, mode=mode))  # type: ignore[call-overload]
 
 
-def _tile(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
-    return np.tile(x, _numbers(inputs[1], ()))
+MOST_ELEMENTS = 1 << 28
+"""Elements of the largest tensor that is repeated: two gigabytes of int64."""
 
 
-def _resize(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+def _check_size(node: onnx_ir.Node, x: Array, repeats: Sequence[int]) -> None:
+    """Refuses what memory would not hold, before any is asked for."""
+    if x.size * math.prod(repeats) > MOST_ELEMENTS:
+        raise UnsupportedError(
+            f"{node.op_type} {node.name!r}: a tensor of at most {MOST_ELEMENTS:,} elements is expected. "
+            f"Received: {list(x.shape)} repeated {list(repeats)} times"
+        )
+
+
+def _tile(node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
+    repeats = _numbers(inputs[1], ())
+    _check_size(node, x, repeats)
+    return np.tile(x, repeats)
+
+
+def _resize(node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
     """Every element a whole number of times, one after the other."""
     scales = inputs[2]
     assert isinstance(scales, np.ndarray)
+    _check_size(node, x, [int(times) for times in scales])
     for axis, times in enumerate(scales):
         x = x.repeat(int(times), axis)
     return x
@@ -139,13 +155,13 @@ _RESIZE_FORM = (
 
 
 def _slice(_node: onnx_ir.Node, x: Array, inputs: Sequence[Operand | None]) -> Array:
-    """ONNX clamps starts and ends as Python does, for negative steps too."""
+    """ONNX clamps starts and ends as Python does, but for a start in front of the axis and a negative step: it is the first."""
     starts, ends = _numbers(inputs[1], ()), _numbers(inputs[2], ())
     axes = _numbers(optional(inputs, 3), range(len(starts)))
     steps = _numbers(optional(inputs, 4), (1,) * len(starts))
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        index[axis] = slice(start, end, step)
+        index[axis] = slice(max(start, -x.shape[axis]) if step < 0 else start, end, step)
     return np.ascontiguousarray(x[tuple(index)])
 
 
