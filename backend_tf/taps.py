@@ -17,6 +17,7 @@ from .program import Program
 Arrays = Mapping[str, npt.NDArray[Any]]
 Tensors = dict[str, tf.Tensor]
 
+
 @dataclass(frozen=True, slots=True)
 class Tapped:
     """What one run leaves behind.

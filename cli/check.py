@@ -18,7 +18,11 @@ from .options import FILE, JsonOutput, data_options, json_force_option, json_opt
     "--copy", "copies", multiple=True, metavar="ENGINE=FILE", help="Run ENGINE (oracle, ort, ort-optimized, tf) on another file."
 )
 @click.option("--float", "float_model", type=FILE, help="The float model that was quantized: measure the noise of every tensor.")
-@click.option("--require-certificate", is_flag=True, help="Exit with 1 if any layer has no certificate, and list those.")
+@click.option(
+    "--require-certificate",
+    is_flag=True,
+    help="Exit with 1 if any layer has no proof, and list those; running all entries is none.",
+)
 @data_options
 @json_option
 @json_force_option

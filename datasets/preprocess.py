@@ -29,6 +29,7 @@ class Preprocessing:
         geometry: how an image of another size gets the network's.
         divide: what pixels of 0..255 are divided by.
         subtract: what is subtracted then, one number or one for each channel (R, G, B).
+        name: what messages call it.
         lenient: floating-point arrays are taken as they are, prepared already, where otherwise they are refused.
     """
 
@@ -36,6 +37,7 @@ class Preprocessing:
     geometry: Geometry = field(default_factory=Shrink)
     divide: float = 1.0
     subtract: tuple[float, ...] = (0.0,)
+    name: str = ""
     lenient: bool = False
 
     @property
@@ -98,7 +100,7 @@ def preprocessing(chosen: str | Preprocessing, channels: int | None = None) -> P
     found = PREPROCESS[chosen] if isinstance(chosen, str) else chosen
     expected = len(found.subtract)
     if channels is not None and expected not in (1, channels):
-        name = repr(chosen) if isinstance(chosen, str) else "given"
+        name = repr(chosen if isinstance(chosen, str) else chosen.name or "of one's own")
         raise DataError(
             f"preprocess {name} subtracts {expected} means; inputs of {expected} channels are expected. Received: {channels}"
         )

@@ -20,6 +20,7 @@ from .graph import (
     only_consumer,
     static_shape,
 )
+from .limits import MOST_ELEMENTS
 from .opset import IR_VERSION, OPSET
 from .partial_sums import channel_totals, contributions
 from .quantizers import MAX_EXPONENT, MIN_EXPONENT, Contract, Quantizer, QuantizerGraph, Role, integer_name
@@ -43,6 +44,7 @@ __all__ = [
     "LAYER_KEY",
     "MAX_EXPONENT",
     "MIN_EXPONENT",
+    "MOST_ELEMENTS",
     "OPSET",
     "PASS_THROUGH",
     "QUANTIZERS_KEY",

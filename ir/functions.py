@@ -23,8 +23,8 @@ from .graph import ROLE_KEY, attribute, constant
 
 CURVES: frozenset[str] = frozenset(
     {
-        *("Abs", "Celu", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Log", "Mish", "Neg", "Reciprocal", "Selu"),
-        *("Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh"),
+        *("Abs", "Ceil", "Celu", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Log", "Mish", "Neg"),
+        *("Reciprocal", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh"),
     }
 )
 """Operators of one number that have no other fixed-point form than a table."""
@@ -40,6 +40,8 @@ _LARGEST_DIVISOR = 1000
 _ELEMENTWISE = CURVES | _BENDS | _SUMS_AND_PRODUCTS
 
 _Operand = int | npt.NDArray[np.float64] | None
+_Step = tuple[str, dict[str, Any], tuple[_Operand, ...]]
+"""`kernels.functions.Step`, which is another room's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ class FunctionRegion:
         """Its operators, in order."""
         return tuple(node.op_type for node in self.nodes)
 
-    def steps(self) -> tuple[tuple[str, dict[str, Any], tuple[_Operand, ...]], ...]:
+    def steps(self) -> tuple[_Step, ...]:
         """What it computes, without the graph, as `kernels.functions.run` takes it.
 
         A factor that is a rounded `1 / n` is the division by n that it stands for.
@@ -75,7 +77,7 @@ class FunctionRegion:
             array = constant(value)
             return None if value is None else place[value] if array is None else array.astype(np.float64).reshape(())
 
-        def step(node: onnx_ir.Node) -> tuple[str, dict[str, Any], tuple[_Operand, ...]]:
+        def step(node: onnx_ir.Node) -> _Step:
             operands = tuple(map(operand, node.inputs))
             for data, factor in (operands, operands[::-1]) if node.op_type == "Mul" else ():
                 divisor = None if factor is None or isinstance(factor, int) else _divisor(float(factor))
@@ -119,8 +121,10 @@ def function_regions(graph: onnx_ir.Graph) -> list[FunctionRegion]:
 
 
 def _is_elementwise(node: onnx_ir.Node) -> bool:
-    """Whether the node may be part of a region; what carries a role was put there by lowering."""
-    return node.domain == "" and node.op_type in _ELEMENTWISE and ROLE_KEY not in node.metadata_props
+    """Whether the node may be part of a region: arithmetic of shapes is in none, and what carries a role lowering put there."""
+    dtype = node.outputs[0].dtype
+    is_real = dtype is None or dtype.is_floating_point()
+    return is_real and node.domain == "" and node.op_type in _ELEMENTWISE and ROLE_KEY not in node.metadata_props
 
 
 def _sources(nodes: list[onnx_ir.Node], ends: Set[onnx_ir.Value]) -> dict[onnx_ir.Node, onnx_ir.Value]:

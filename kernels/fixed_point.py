@@ -78,7 +78,9 @@ def quantize(x: Floats, exponent: int, bits: int, signed: bool, upper: int | Non
     values = np.asarray(x, np.float64)
     if np.isnan(values).any():
         raise ValueError("NaN has no fixed-point value")
-    return np.clip(np.rint(np.ldexp(values, -exponent)), lowest, highest).astype(np.int64)
+    with np.errstate(over="ignore"):  # saturates
+        scaled = np.ldexp(values, -exponent)
+    return np.clip(np.rint(scaled), lowest, highest).astype(np.int64)
 
 
 def dequantize(integers: npt.NDArray[Any], exponent: int) -> npt.NDArray[np.float32]:

@@ -10,8 +10,8 @@ reciprocals are a map over the positions:
 
     AveragePool(kernel k x l, strides, pads)(x)   ->   Mul(Conv(group=C, weight[C,1,k,l] = 1, strides, pads)(x), map[1,1,H',W'])
 
-Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), dilation, unknown channels or size,
-windows of more than 258 elements that hold fewer at the borders.
+Refused, and left as a float island with the reason: `ceil_mode` (what `ceil-to-pads` left), unknown channels or size, images
+too large to be looked at, windows of more than 258 elements that hold fewer at the borders.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, replace_value, static_shape
+from ..ir import MOST_ELEMENTS, ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, static_shape
 from .flow import RECIPROCAL_ROLE, SUM_ROLE
+from .rewriting import drop, take_over
 
 logger = logging.getLogger(__name__)
 
+Counts = npt.NDArray[np.int64]
 
 _LARGEST_SUM = (1 << 24) // (255 * 255)
 """Elements whose sum, 8 bits each, times a reciprocal of 8 bits stays within 2^24: exact in float32 (X1)."""
@@ -44,14 +46,25 @@ def why_not(node: onnx_ir.Node) -> str | None:
     if node.op_type == "GlobalAveragePool":
         return None
     if attribute(node, "ceil_mode", 0):
+        if attribute(node, "count_include_pad", 0):
+            return "ceil_mode lets windows leave the padding, which it counts, while it does not count what lies beyond"
         return "ceil_mode lets windows leave the input"
-    if any(attribute(node, "dilations", (1, 1))[i] != 1 for i in (0, 1)):
-        return "it is dilated"
     if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return "its padding is not explicit"
-    counts = _counts(node, shape[2:], attribute(node, "kernel_shape", ()))
-    if counts.min() != counts.max() and counts.max() > _LARGEST_SUM:
-        return f"its windows of up to {counts.max()} elements are too large for a sum times a map of reciprocals (X1)"
+    if max(int(size or 0) for size in shape[2:]) > MOST_ELEMENTS:
+        return f"its input has more than {MOST_ELEMENTS} rows or columns"
+    rows, columns = _counts(node, shape[2:])
+    if not rows.size or not columns.size:
+        return "no window fits into its input"
+    if rows.min() < 1 or columns.min() < 1:
+        return "a window holds nothing but padding"
+    largest = int(rows.max() * columns.max())
+    if rows.min() == rows.max() and columns.min() == columns.max():
+        return None
+    if largest > _LARGEST_SUM:
+        return f"its windows of up to {largest} elements are too large for a sum times a map of reciprocals (X1)"
+    if rows.size * columns.size > MOST_ELEMENTS:
+        return f"its map of {rows.size}x{columns.size} reciprocals is too large; at most {MOST_ELEMENTS} are made"
     return None
 
 
@@ -83,7 +96,7 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     kernel = attribute(node, "kernel_shape", (height, width)) if node.op_type == "AveragePool" else (height, width)
     label = name_of(output)
     source = {key: text for key, text in node.metadata_props.items() if key == SOURCE_KEY}
-    counts = _counts(node, (height, width), kernel)
+    counts = np.multiply.outer(*_counts(node, (height, width)))
     smallest, largest = int(counts.min()), int(counts.max())
     weight = np.full((channels, 1, *kernel), 1.0 / largest if smallest == largest else 1.0, np.float32)
     suffix, role = ("pooled", RECIPROCAL_ROLE) if smallest == largest else ("sum", SUM_ROLE)
@@ -96,7 +109,7 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
             "kernel_shape": list(kernel),
             "strides": list(attribute(node, "strides", (1, 1))),
             "pads": list(attribute(node, "pads", (0, 0, 0, 0))),
-            "dilations": [1, 1],
+            "dilations": list(attribute(node, "dilations", (1, 1))),
             "group": channels,
         },
         before=node,
@@ -107,28 +120,25 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
         reciprocals = add_initializer(graph, f"{label}__reciprocal", (1.0 / counts).astype(np.float32)[None, None])
         metadata = source | {ROLE_KEY: RECIPROCAL_ROLE}
         pooled = add_node(graph, "Mul", [pooled, reciprocals], f"{label}__pooled", before=node, like=output, metadata=metadata)
-    _take_over(graph, node, pooled)
+    take_over(output, pooled)
+    drop(node)
 
 
-def _counts(node: onnx_ir.Node, sizes: Sequence[int | None], kernel: Sequence[int]) -> npt.NDArray[np.int64]:
-    """By how many elements each window of the pool divides: int64 `[H', W']`."""
+def _counts(node: onnx_ir.Node, sizes: Sequence[int | None]) -> tuple[Counts, Counts]:
+    """How many rows and how many columns each window of the pool divides by: int64 `[H']` and `[W']`, to be multiplied."""
+    height, width = (int(size or 0) for size in sizes)
     if node.op_type == "GlobalAveragePool":
-        return np.full((1, 1), int(sizes[0] or 0) * int(sizes[1] or 0), np.int64)
-    strides, pads = attribute(node, "strides", (1, 1)), attribute(node, "pads", (0, 0, 0, 0))
-    along = []
-    for axis, size in enumerate(int(size or 0) for size in sizes):
-        starts = np.arange(0, size + pads[axis] + pads[axis + 2] - kernel[axis] + 1, strides[axis]) - pads[axis]
-        inside = np.minimum(starts + kernel[axis], size) - np.maximum(starts, 0)
-        along.append(np.full_like(starts, kernel[axis]) if attribute(node, "count_include_pad", 0) else inside)
-    return np.asarray(np.multiply.outer(*along))
+        return np.asarray([height]), np.asarray([width])
+    return _along(node, 0, height), _along(node, 1, width)
 
 
-def _take_over(graph: onnx_ir.Graph, node: onnx_ir.Node, new: onnx_ir.Value) -> None:
-    """The new value stands for the old node's output under its name (O3)."""
-    old = node.outputs[0]
-    name = name_of(old)
-    was_output = old.is_graph_output()
-    replace_value(old, new)
-    graph.remove(node, safe=True)
-    if not was_output:
-        new.name = name
+def _along(node: onnx_ir.Node, axis: int, size: int) -> Counts:
+    taps = int(attribute(node, "kernel_shape", ())[axis])
+    pads, dilation = attribute(node, "pads", (0, 0, 0, 0)), attribute(node, "dilations", (1, 1))[axis]
+    room = size + pads[axis] + pads[axis + 2] - (taps - 1) * dilation
+    starts = np.arange(0, room, attribute(node, "strides", (1, 1))[axis]) - pads[axis]
+    if attribute(node, "count_include_pad", 0):
+        return np.full_like(starts, taps)
+    first = np.maximum(-(starts // dilation), 0)  # taps in front of the image, and those up to its end
+    last = np.minimum((size - 1 - starts) // dilation + 1, taps)
+    return np.asarray(last - first)

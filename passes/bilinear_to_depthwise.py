@@ -29,6 +29,7 @@ factors the quantized 1/k is that of an average pool. They carry the role of a r
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,12 +37,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, static_shape
+from ..ir import MOST_ELEMENTS, ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, static_shape
 from .flow import RECIPROCAL_ROLE
-from .resizes import Side, sides_of
+from .resizes import REPETITION, Side, sides_of, why_no_sides
 from .rewriting import drop, take_over
 
 logger = logging.getLogger(__name__)
+
+_MOST_TAPS = (1 << 31) // (255 * 255)
+"""Products of 8 bits whose sum stays within 32 bits, the accumulators of hardware."""
 
 _KINDS = ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
 
@@ -91,7 +95,7 @@ def why_not(node: onnx_ir.Node) -> str | None:
         return "its channels, height or width are not known"
     sides = sides_of(node)
     if sides is None:
-        return "what it resizes by is computed"
+        return why_no_sides(node) or "what it resizes by is computed"
     kind = attribute(node, "coordinate_transformation_mode", "half_pixel")
     if kind not in _KINDS:
         return f"its coordinates are {kind!r}"
@@ -101,17 +105,29 @@ def why_not(node: onnx_ir.Node) -> str | None:
         if _factor(side, kind) is None and _shrinks_by(side, kind) is None:
             what = "does not take corners to corners in whole steps" if kind == "align_corners" else "is not by a whole factor"
             return f"bilinear from {side.length} to {side.resized} {what}"
+    taps = math.prod(_taps(side, kind) for side in sides)
+    if taps > _MOST_TAPS or taps * int(shape[1] or 0) > MOST_ELEMENTS:
+        return f"its windows of {taps} elements are too many: a sum of products of 8 bits has 32 bits, {_MOST_TAPS} of them"
     return None
+
+
+def _taps(side: Side, kind: str) -> int:
+    """At most how many elements the window has along one axis."""
+    if side.length == 1:
+        return 1
+    return (_shrinks_by(side, kind) or _factor(side, kind) or 1) + 1
 
 
 def _factor(side: Side, kind: str) -> int | None:
     """By how much an axis grows, None where not by a whole number."""
     if kind != "align_corners":
         return side.factor
-    if side.resized == 1:
+    if side.resized <= 1:
         return None
+    if side.length == 1:
+        return side.resized
     factor, rest = divmod(side.resized - 1, max(side.length - 1, 1))
-    return factor if rest == 0 and factor > 0 and side.length > 1 else None
+    return factor if rest == 0 and factor > 0 else None
 
 
 def _shrinks_by(side: Side, kind: str) -> int | None:
@@ -127,6 +143,8 @@ def _axis(side: Side, kind: str) -> _Axis:
         return _Axis(1, 0, 0, np.asarray([0.5 if tap in (step // 2 - 1, step // 2) else 0.0 for tap in range(step)]), step)
     factor = _factor(side, kind)
     assert factor is not None
+    if side.length == 1:
+        return _Axis(factor, 0, 0, np.ones(1))  # one element between which nothing lies
     box = np.full(factor, 1.0 / factor)
     if kind == "asymmetric":
         return _Axis(factor, 0, factor - 1, box)
@@ -147,8 +165,9 @@ def _lower(graph: onnx_ir.Graph, node: onnx_ir.Node) -> None:
     value, lengths = data, [int(data.shape[axis]) * side.factor for axis, side in ((2, high), (3, wide))]  # type: ignore[arg-type]
     if high.factor * wide.factor > 1:
         scales = add_initializer(graph, f"{name}__scales", np.asarray([1, 1, high.factor, wide.factor], np.float32))
-        plain = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        value = add_node(graph, "Resize", [data, None, scales], f"{name}__repeated", attributes=plain, before=node, metadata=source)
+        value = add_node(
+            graph, "Resize", [data, None, scales], f"{name}__repeated", attributes=REPETITION, before=node, metadata=source
+        )
         value.type, value.shape = data.type, onnx_ir.Shape([data.shape[0], channels, *lengths])
     pads = [0, 0, high.front, wide.front, 0, 0, high.back, wide.back]
     if any(pads):

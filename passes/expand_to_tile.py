@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir
 
 from ..ir import constant, name_of
-from .known_dims import Dims, known_dims
+from .known_dims import Dims, all_known_dims, known_dims
 from .rewriting import bypass, drop, inherited, refuse, rewrite_each, set_constant, take_over
 
 logger = logging.getLogger(__name__)
@@ -33,10 +33,7 @@ class ExpandToTile:
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place. Shapes must have been inferred."""
-        known: dict[onnx_ir.Value, Dims | None] = {}
-        for node in model.graph:  # in the order of the graph, as `known_dims` asks for it
-            for value in node.outputs:
-                known_dims(value, known)
+        known = all_known_dims(model.graph)
         modified = rewrite_each(model.graph, lambda graph, node: _expand(graph, node, known), "Expand")
         return rewrite_each(model.graph, _splice, "Tile") or modified
 

@@ -14,12 +14,14 @@ becomes one relu6 (`merge-clips`) where two quantizers of one type would follow 
 equal become one.
 
 Refused: a moved value that others read too; the Transpose of a graph input, which is the network's layout; leaky relus of a
-negative slope, which are not monotone, in front of MaxPool.
+negative slope, which are not monotone, in front of MaxPool; parts of a value that others read too, unless all of these are parts
+that are rectified alike: each relu would be computed for the whole value.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -49,9 +51,10 @@ class HoistRectifiers:
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
         modified = False
+        agreed: dict[onnx_ir.Value, bool] = {}
         for node in list(model.graph):
             if node.graph is model.graph and _is_first(node):
-                modified |= _hoist(model.graph, node)
+                modified |= _hoist(model.graph, node, agreed)
         return _merge_twins(model.graph) or modified
 
 
@@ -97,8 +100,31 @@ def _is_first(node: onnx_ir.Node) -> bool:
     return not (_moves(before) and source is not None and only_consumer(source) is not None)
 
 
-def _hoist(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
-    """Moves every rectifier of the chain that begins with this mover in front of it."""
+def _hoist(graph: onnx_ir.Graph, first: onnx_ir.Node, agreed: dict[onnx_ir.Value, bool]) -> bool:
+    """Moves every rectifier of the chain that begins with this mover in front of it; `agreed` is kept from call to call."""
+    chain, source = _chain(first), first.inputs[0]
+    if not chain or source is None:
+        return refuse(logger, first, "no rectifier alone reads what it moves")
+    if any(is_op(node, "Slice", "Gather") for node, _, _ in chain):
+        if source not in agreed:  # asked once: what moves up reads the source from then on
+            agreed[source] = _agree(source)
+        if not agreed[source]:
+            return refuse(logger, first, "others that read what it cuts are not rectified alike")
+    hoist(graph, source, chain)
+    return True
+
+
+def _agree(source: onnx_ir.Value) -> bool:
+    """Whether the same rectifiers are behind whatever reads a value."""
+    if only_consumer(source) is not None:
+        return True
+    chains = [_chain(reader) if _is_first(reader) and reader.inputs[0] is source else [] for reader in consumers(source)]
+    kinds = {tuple(_kind(node) for node, up, _ in chain if up) for chain in chains}
+    return len(kinds) == 1 and () not in kinds and not source.is_graph_output()
+
+
+def _chain(first: onnx_ir.Node) -> list[tuple[onnx_ir.Node, bool, int]]:
+    """The movers and rectifiers that begin with this mover, up to the last rectifier; as `hoist` wants them."""
     chain: list[tuple[onnx_ir.Node, bool, int]] = []
     node: onnx_ir.Node | None = first
     while node is not None and (_moves(node) or _rectifies(node)) and (not chain or node.inputs[0] is chain[-1][0].outputs[0]):
@@ -108,37 +134,25 @@ def _hoist(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
         node = only_consumer(node.outputs[0])
     while chain and not chain[-1][1]:
         chain.pop()
-    if not chain:
-        return refuse(logger, first, "no rectifier alone reads what it moves")
-    source = first.inputs[0]
-    assert source is not None
-    hoist(graph, source, chain)
-    return True
+    return chain
 
 
 def _merge_twins(graph: onnx_ir.Graph) -> bool:
     """Equal rectifiers of one value are one, so that a value whose parts are all rectified is a sum with one reader (L2)."""
     modified = False
-    seen: set[onnx_ir.Node] = set()
+    first: dict[Hashable, onnx_ir.Node] = {}
     for node in list(graph):
-        if node.graph is not graph or not _rectifies(node) or node.inputs[0] is None:
+        if not _rectifies(node) or node.inputs[0] is None:
             continue
-        seen.add(node)
-        for twin in consumers(node.inputs[0]):  # those not seen come later, so what reads them may read `node`
-            if twin not in seen and twin.graph is graph and not twin.outputs[0].is_graph_output() and _are_equal(node, twin):
-                twin.outputs[0].replace_all_uses_with(node.outputs[0])
-                drop(twin)
-                modified = True
+        twin = first.setdefault((node.inputs[0], _kind(node)), node)
+        if twin is not node and not node.outputs[0].is_graph_output():
+            node.outputs[0].replace_all_uses_with(twin.outputs[0])
+            drop(node)
+            modified = True
     return modified
 
 
-def _are_equal(node: onnx_ir.Node, twin: onnx_ir.Node) -> bool:
-    if not _rectifies(twin) or node.op_type != twin.op_type or len(node.inputs) != len(twin.inputs):
-        return False
-    if leaky_slope(node) != leaky_slope(twin):
-        return False
-    bounds = [[constant(value) for value in one.inputs[1:]] for one in (node, twin)]
-    return all(
-        one is other or (one is not None and other is not None and one.tobytes() == other.tobytes())
-        for one, other in zip(*bounds, strict=True)
-    )
+def _kind(node: onnx_ir.Node) -> Hashable:
+    """What makes two rectifiers of one value equal."""
+    bounds = [constant(value) for value in node.inputs[1:]]
+    return node.op_type, leaky_slope(node), tuple(None if bound is None else bound.tobytes() for bound in bounds)

@@ -12,6 +12,7 @@ from .average_pool_to_depthwise import why_not
 from .bilinear_to_depthwise import why_not as why_not_bilinear
 from .flow import OF_SEVERAL, TAIL_OPS, analyse, is_flat
 from .fold_pad import constant_pads, fill_of
+from .resizes import why_no_sides
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _why_no_layer(node: onnx_ir.Node) -> str:
 
 def _why_not_resized(node: onnx_ir.Node) -> str:
     if attribute(node, "mode", "nearest") == "nearest":
-        return "which elements it takes is computed, or not known before it runs"
+        return why_no_sides(node) or "which elements it takes is computed, or not known before it runs"
     return why_not_bilinear(node) or "it is lowered"
 
 

@@ -39,6 +39,15 @@ def known_dims(value: onnx_ir.Value | None, cache: dict[onnx_ir.Value, Dims | No
     return cache[value]
 
 
+def all_known_dims(graph: onnx_ir.Graph) -> dict[onnx_ir.Value, Dims | None]:
+    """`known_dims` of every value that a graph computes, asked in its order: the cache for further questions."""
+    known: dict[onnx_ir.Value, Dims | None] = {}
+    for node in graph:
+        for value in node.outputs:
+            known_dims(value, known)
+    return known
+
+
 def _of_node(node: onnx_ir.Node, cache: dict[onnx_ir.Value, Dims | None]) -> Dims | None:
     if is_op(node, "Shape"):
         return _shape(node)

@@ -71,7 +71,7 @@ class Leaky:
 def _look_at(node: onnx_ir.Node, flow: Flow) -> Leaky | None:
     data, slopes = node.inputs[0], leaky_slopes(node)
     if data is None or slopes is None or flow.kind[node] != "leaky":
-        refuse(logger, node, "its slopes are computed or not finite, or it is part of the float tail")
+        refuse(logger, node, "its slopes are computed or not finite, or it is part of a function or of the float tail")
         return None
     return Leaky(node, slopes, flow.signed[data], flow.is_unrounded(data) and only_consumer(data) is node)
 

@@ -51,7 +51,7 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     if not whole and only_moves(graph, node, axes):
         return True
     known = None if source is None else static_shape(source)
-    image = image_reduced(graph, node, source, axes, keep=keep) if known is not None and None not in known[1:] else None
+    image = image_reduced(graph, node, source, axes) if known is not None and None not in known[1:] else None
     shape = None if image is None else static_shape(image)
     if shape is None or shape[2] is None or shape[3] is None:
         return refuse(logger, node, f"it reduces axes {axes}, not those of an image or sequence of fixed size")

@@ -8,6 +8,9 @@
     t = Transpose<perm = [0, 2, 3, 1]>(x)            =>      as above: the channels are in axis 1 of x
     y = ReduceMean<keepdims = 0>(t, {1, 2})
 
+    y = ReduceMean<keepdims = 0>(t, {1, 2})          =>      as above, of Transpose<perm = [0, 3, 1, 2]>(t); with kept dimensions,
+                                                             Unsqueeze(y, {1, 2}) behind
+
     y = ReduceMean<keepdims = 0>(x, {2})             =>      u = Unsqueeze(x, {2})          sequences x[n,C,L], [n,L,C] behind a
                                                              y = Flatten(GlobalAveragePool(u))                     transpose
 
@@ -15,8 +18,7 @@
 
 Axes may be an attribute (before opset 18) or an input, and negative.
 
-Refused: means over other axes, tensors that are not of rank 3 or 4, a mean behind a channels-last transpose that keeps its
-dimensions (`sink-transposes` brings it into the first form).
+Refused: means over other axes, tensors that are not of rank 3 or 4.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
     if only_moves(graph, node, axes):
         return True
     keep = bool(attribute(node, "keepdims", 1))
-    image = image_reduced(graph, node, source, axes, keep=keep)
+    image = image_reduced(graph, node, source, axes)
     if image is None:
         return refuse(logger, node, f"it averages over axes {axes}, not those of an image or sequence in axis order n, C, ...")
     result, metadata = node.outputs[0], inherited(node)
@@ -61,23 +63,23 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
 
 
 def image_reduced(
-    graph: onnx_ir.Graph, node: onnx_ir.Node, source: onnx_ir.Value | None, axes: tuple[int, ...] | None, *, keep: bool
+    graph: onnx_ir.Graph, node: onnx_ir.Node, source: onnx_ir.Value | None, axes: tuple[int, ...] | None
 ) -> onnx_ir.Value | None:
     """The image [n, C, h, w] whose height and width a reduction takes together.
 
-    A sequence becomes an image of height 1, as Conv1D computes it. None where the axes are others. Without
-    kept dimensions the channels-last transpose in front is looked through.
+    A sequence becomes an image of height 1, as Conv1D computes it. None where the axes are others. One with its channels last
+    is turned, or taken from in front of the transpose that turned it.
     """
     rank = rank_of(source)
     if source is None or axes is None or rank not in (3, 4):
         return None
     last = tuple(range(1, rank - 1))
     producer = source.producer()
-    if axes == last and axes != tuple(range(2, rank)) and not keep and is_op(producer, "Transpose"):
-        assert producer is not None
-        if attribute(producer, "perm", None) != (0, *range(2, rank), 1):
-            return None
-        source = producer.inputs[0]
+    if axes == last and axes != tuple(range(2, rank)):
+        if producer is not None and is_op(producer, "Transpose") and attribute(producer, "perm", None) == (0, *range(2, rank), 1):
+            source = producer.inputs[0]
+        else:
+            source = _channels_first(graph, node, source, rank)
     elif axes != tuple(range(2, rank)):
         return None
     if source is None or rank == 4:
@@ -89,19 +91,36 @@ def image_reduced(
     return image
 
 
+def _channels_first(graph: onnx_ir.Graph, node: onnx_ir.Node, source: onnx_ir.Value, rank: int) -> onnx_ir.Value:
+    perm = (0, rank - 1, *range(1, rank - 1))
+    name = f"{name_of(node.outputs[0])}__nchw"
+    turned = add_node(
+        graph, "Transpose", [source], name, attributes={"perm": perm}, before=node, like=source, metadata=inherited(node)
+    )
+    if source.shape is not None:
+        turned.shape = onnx_ir.Shape([source.shape[axis] for axis in perm])
+    return turned
+
+
 def finish_reduction(graph: onnx_ir.Graph, node: onnx_ir.Node, pooled: onnx_ir.Value, *, keep: bool) -> None:
     """A pooled image [N, C, 1, 1] takes the place of a reduction's output, flattened to [N, C] unless dimensions are kept.
 
-    Kept dimensions are those of its input: two, or one for a sequence.
+    Kept dimensions are those of its input: two, or one for a sequence, in front of the channels where those come last.
     """
     result, metadata = node.outputs[0], inherited(node)
     pooled.type = result.type
     rank = rank_of(node.inputs[0])
-    if not keep:
+    axes = (2, 3) if node.op_type == "GlobalMaxPool" else reduced_axes(node)
+    last = keep and rank is not None and axes == tuple(range(1, rank - 1)) and axes != tuple(range(2, rank))
+    if not keep or last:
         if result.shape is not None:
-            pooled.shape = onnx_ir.Shape([*result.shape, 1, 1])
+            kept = [dim for axis, dim in enumerate(result.shape) if not last or axis not in (axes or ())]
+            pooled.shape = onnx_ir.Shape([*kept, 1, 1])
         label = f"{name_of(result)}__flat"
         pooled = add_node(graph, "Flatten", [pooled], label, attributes={"axis": 1}, before=node, metadata=metadata)
+        if last:
+            axis = add_initializer(graph, f"{name_of(result)}__axes", np.asarray(axes, np.int64))
+            pooled = add_node(graph, "Unsqueeze", [pooled, axis], f"{name_of(result)}__kept", before=node, metadata=metadata)
     elif rank == 3:
         if result.shape is not None:
             pooled.shape = onnx_ir.Shape([*result.shape, 1])

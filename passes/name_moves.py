@@ -27,16 +27,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import add_initializer, add_node, attribute, constant, name_of, only_consumer, static_shape
+from ..ir import MOST_ELEMENTS, add_initializer, add_node, attribute, constant, name_of, only_consumer, static_shape
+from .resizes import REPETITION
 from .rewriting import drop, inherited, is_op, refuse, take_over
 
 logger = logging.getLogger(__name__)
 
-Image = npt.NDArray[np.int64]
+Image = npt.NDArray[np.int32]
 
 _CHAIN = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Tile")
 _LONGEST = 12
-_MOST_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,11 @@ def _rewrite(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
     if source is None or shape is None or len(shape) != 4 or None in shape[1:]:
         return False
     channels, height, width = (int(length or 0) for length in shape[1:])
-    if not 0 < 2 * channels * height * width <= _MOST_ELEMENTS:
+    if not 0 < 2 * channels * height * width <= MOST_ELEMENTS:
         return refuse(logger, first, "its input is no image of a size worth looking at")
-    before = np.arange(2 * channels * height * width, dtype=np.int64).reshape(2, channels, height, width)
+    if not _may_have_a_name(first):
+        return refuse(logger, first, "nothing behind it makes an image of other rows, columns or channels")
+    before = np.arange(2 * channels * height * width, dtype=np.int32).reshape(2, channels, height, width)
     best: tuple[list[onnx_ir.Node], Named] | None = None
     passed: list[onnx_ir.Node] = []
     for node, after in _travel(first, before):
@@ -86,12 +88,27 @@ def _rewrite(graph: onnx_ir.Graph, first: onnx_ir.Node) -> bool:
     return True
 
 
+def _may_have_a_name(first: onnx_ir.Node) -> bool:
+    """Whether an image comes out behind something that regroups or repeats; transposes alone only change the layout."""
+    node: onnx_ir.Node | None = first
+    regroups = False
+    for _ in range(_LONGEST):
+        if node is None or not is_op(node, *_CHAIN):
+            return False
+        value = node.outputs[0]
+        regroups |= not is_op(node, "Transpose")
+        if regroups and node is not first and (value.shape is None or len(value.shape) == 4):
+            return True
+        node = only_consumer(value)
+    return False
+
+
 def _travel(first: onnx_ir.Node, image: Image) -> Iterator[tuple[onnx_ir.Node, Image]]:
     """The nodes of the chain, each with the image behind it, as long as it can be followed."""
     node: onnx_ir.Node | None = first
     for _ in range(_LONGEST):
         moved = _moved(node, image) if node is not None else None
-        if node is None or moved is None or moved.size > _MOST_ELEMENTS:
+        if node is None or moved is None or moved.size > MOST_ELEMENTS:
             return
         image = moved
         yield node, image
@@ -122,7 +139,7 @@ def _moved(node: onnx_ir.Node, image: Image) -> Image | None:
                 return image.squeeze(tuple(int(axis) for axis in parameters[0]))
             case "Unsqueeze" if parameters[0] is not None:
                 return np.expand_dims(image, tuple(int(axis) for axis in parameters[0]))
-            case "Tile" if parameters[0] is not None and int(np.prod(parameters[0])) * image.size <= _MOST_ELEMENTS:
+            case "Tile" if parameters[0] is not None and int(np.prod(parameters[0])) * image.size <= MOST_ELEMENTS:
                 return np.tile(image, [int(times) for times in parameters[0]])
     except (ValueError, IndexError):  # a batch of two does not fit
         return None
@@ -136,14 +153,13 @@ def _name(before: Image, after: Image) -> Named | None:
     _, channels, height, width = before.shape
     made = after.shape[1:]
     if made[1:] == (height, width):
-        order = after[0, :, 0, 0] // (height * width)
+        order = after[0, :, 0, 0].astype(np.int64) // (height * width)
         return Named("Gather", {"axis": 1}, (("order", order),)) if np.array_equal(before[:, order], after) else None
     if made[0] == channels and made[1] % height == 0 and made[2] % width == 0:
         tall, wide = made[1] // height, made[2] // width
         if np.array_equal(before.repeat(tall, 2).repeat(wide, 3), after):
             scales = np.asarray([1, 1, tall, wide], np.float32)
-            plain = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-            return Named("Resize", plain, (("scales", scales),), empty_input=True)
+            return Named("Resize", REPETITION, (("scales", scales),), empty_input=True)
     for block in (height // max(made[1], 1), made[1] // height):
         if block < 2:
             continue

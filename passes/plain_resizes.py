@@ -8,10 +8,11 @@ Which element each one is follows from lengths and coordinates alone. Where ever
 Resize, whatever its coordinates were, in the one form that is TensorFlow's `i // factor`; every n-th element is a Slice; any
 other choice of elements is one Gather per axis.
 
-A Resize that changes no length goes. One that interpolates keeps its coordinates, but says by how much in constant scales;
-where all of them lie on elements (TensorFlow's legacy form made shorter by a whole factor) nothing is interpolated.
+A Resize that changes no length goes. One that interpolates keeps its coordinates, but says by how much in constant scales of
+all axes; where all of them lie on elements (TensorFlow's legacy form made shorter by a whole factor), or there is one element
+only (an image-level feature spread over an image), nothing is interpolated.
 
-Refused: lengths that are not known, crops, sizes of some axes only (`axes`), other interpolations.
+Refused: lengths that are not known, crops, sizes that keep the proportions, other interpolations.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ import numpy.typing as npt
 import onnx_ir
 
 from ..ir import add_initializer, add_node, attribute, name_of, static_shape
-from .known_dims import Dims, known_dims
-from .resizes import Side, coordinates, nearest, repeats_whole, sides_of
+from .known_dims import Dims, all_known_dims
+from .resizes import REPETITION, Side, coordinates, nearest, repeats_whole, sides_of, why_no_sides
 from .rewriting import bypass, drop, inherited, refuse, rewrite_each, set_constant, take_over
 
 logger = logging.getLogger(__name__)
@@ -42,20 +43,17 @@ class PlainResizes:
 
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place. Shapes must have been inferred."""
-        known: dict[onnx_ir.Value, Dims | None] = {}
-        for node in model.graph:  # in the order of the graph, as `known_dims` asks for it
-            for value in node.outputs:
-                known_dims(value, known)
+        known = all_known_dims(model.graph)
         return rewrite_each(model.graph, lambda graph, node: _rewrite(graph, node, known), "Resize")
 
 
 def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node, known: dict[onnx_ir.Value, Dims | None]) -> bool:
     sides = sides_of(node, known)
     if sides is None:
-        return refuse(logger, node, "what it resizes by is not known")
+        return refuse(logger, node, why_no_sides(node, known) or "what it resizes by is not known")
     if not sides:
         return bypass(logger, node, node.inputs[0])
-    if attribute(node, "mode", "nearest") != "nearest" and not all(_hits_elements(node, side) for side in sides):
+    if attribute(node, "mode", "nearest") != "nearest" and not all(_selects(node, side) for side in sides):
         return _constant_scales(graph, node, sides)
     chosen = {side.axis: (side, nearest(node, side)) for side in sides}
     if repeats_whole(node) or any(indices is None for _, indices in chosen.values()):
@@ -74,16 +72,18 @@ def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node, known: dict[onnx_ir.Value
     return True
 
 
-def _hits_elements(node: onnx_ir.Node, side: Side) -> bool:
-    """Whether interpolation lies on elements everywhere, and takes them as they are (without antialias, inside the image)."""
+def _selects(node: onnx_ir.Node, side: Side) -> bool:
+    """Whether interpolation takes elements as they are: it lies on them (without antialias, inside the image), or has only one."""
     x = coordinates(node, side)
-    inside = x is not None and bool((x == np.floor(x)).all() and (x >= 0).all() and (x <= side.length - 1).all())
-    return inside and attribute(node, "mode", "nearest") == "linear" and not attribute(node, "antialias", 0)
+    if x is None or attribute(node, "mode", "nearest") != "linear":
+        return False
+    inside = bool((x == np.floor(x)).all() and (x >= 0).all() and (x <= side.length - 1).all())
+    return side.length == 1 or (inside and not attribute(node, "antialias", 0))
 
 
 def _constant_scales(graph: onnx_ir.Graph, node: onnx_ir.Node, sides: list[Side]) -> bool:
-    """Sizes, known beforehand, as scales: what `bilinear-to-depthwise` and TensorFlow read."""
-    if len(node.inputs) < 4 or node.inputs[3] is None:
+    """Sizes, known beforehand, and scales of some axes as scales of all: what `bilinear-to-depthwise` and TensorFlow read."""
+    if (len(node.inputs) < 4 or node.inputs[3] is None) and "axes" not in node.attributes:
         return False
     shape = static_shape(node.inputs[0]) if node.inputs[0] is not None else None
     if shape is None or any(int(side.length * float(side.scale)) != side.resized for side in sides):
@@ -91,8 +91,10 @@ def _constant_scales(graph: onnx_ir.Graph, node: onnx_ir.Node, sides: list[Side]
     scales = np.ones(len(shape), np.float32)
     for side in sides:
         scales[side.axis] = side.scale
+    node.attributes.pop("axes", None)
     node.resize_inputs(3)
     node.replace_input_with(1, None)
+    node.replace_input_with(2, None)
     set_constant(graph, node, 2, scales, None, fallback=f"{name_of(node.outputs[0])}__scales")
     return True
 
@@ -112,9 +114,8 @@ def _is_image(node: onnx_ir.Node, factors: dict[int, int]) -> bool:
 def _repeat(graph: onnx_ir.Graph, node: onnx_ir.Node, value: onnx_ir.Value, factors: dict[int, int]) -> onnx_ir.Value:
     name = name_of(node.outputs[0])
     scales = add_initializer(graph, f"{name}__scales", np.asarray([factors.get(axis, 1) for axis in range(4)], np.float32))
-    attributes = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return add_node(
-        graph, "Resize", [value, None, scales], f"{name}__repeated", attributes=attributes, before=node, metadata=inherited(node)
+        graph, "Resize", [value, None, scales], f"{name}__repeated", attributes=REPETITION, before=node, metadata=inherited(node)
     )
 
 

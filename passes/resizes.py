@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import attribute, constant, static_shape
+from ..ir import MOST_ELEMENTS, attribute, constant, static_shape
 from .known_dims import Dims, known_dims
 from .rewriting import is_op
 
 Float32 = npt.NDArray[np.float32]
+
+REPETITION: Final = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+"""Attributes of the one form in which a Resize repeats elements: TensorFlow's `i // factor`."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +43,42 @@ class Side:
 
 
 def sides_of(node: onnx_ir.Node, known: dict[onnx_ir.Value, Dims | None] | None = None) -> list[Side] | None:
-    """The axes of known length that a Resize changes; None where its scales are computed, or depend on unknown lengths.
+    """The axes of known length that a Resize changes; None where that is not known beforehand (`why_no_sides`).
 
     Args:
         node: any node.
         known: answers of `known_dims`, where targets computed from shapes are to be understood.
     """
-    if not is_op(node, "Resize") or node.inputs[0] is None or node.inputs[0].shape is None:
+    return None if why_no_sides(node, known) is not None else _sides(node, known if known is not None else {})
+
+
+def why_no_sides(node: onnx_ir.Node, known: dict[onnx_ir.Value, Dims | None] | None = None) -> str | None:
+    """The reason why nothing is known about a Resize, where it is another one than sizes or scales that are computed."""
+    if not is_op(node, "Resize"):
+        return "it is no Resize"
+    policy = attribute(node, "keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch" and len(node.inputs) > 3 and node.inputs[3] is not None:
+        return f"it keeps the proportions of its input (keep_aspect_ratio_policy {policy!r}), not the sizes it is given"
+    sides = _sides(node, known if known is not None else {})
+    largest = max((side.resized for side in sides or ()), default=0)
+    return f"it makes an axis of {largest} elements; at most {MOST_ELEMENTS} are looked at" if largest > MOST_ELEMENTS else None
+
+
+def _sides(node: onnx_ir.Node, known: dict[onnx_ir.Value, Dims | None]) -> list[Side] | None:
+    data = node.inputs[0]
+    shape = None if data is None else static_shape(data)
+    if data is None or data.shape is None or shape is None:
         return None
-    shape, names = static_shape(node.inputs[0]), list(node.inputs[0].shape)
-    if shape is None or attribute(node, "axes", None) is not None:
-        return None
-    if attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
-        return None
-    given = [constant(value) for value in (*node.inputs[1:], None, None, None)[:3]]
-    scales, sizes = given[1], None if len(node.inputs) < 4 else known_dims(node.inputs[3], known if known is not None else {})
-    if sizes is not None and sizes.size == len(shape):
-        return _by_sizes(shape, names, sizes)
-    if scales is None or scales.size != len(shape):
+    axes = [axis % len(shape) for axis in attribute(node, "axes", range(len(shape)))]
+    scales = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    sizes = known_dims(node.inputs[3], known) if len(node.inputs) > 3 else None
+    if sizes is not None and sizes.size == len(axes):
+        return _by_sizes(shape, list(data.shape), axes, sizes)
+    if scales is None or scales.size != len(axes):
         return None
     found = []
-    for axis, (length, scale) in enumerate(zip(shape, scales.astype(np.float32), strict=True)):
+    for axis, scale in zip(axes, scales.astype(np.float32), strict=True):
+        length = shape[axis]
         if scale == 1:
             continue
         if length is None:
@@ -68,10 +87,12 @@ def sides_of(node: onnx_ir.Node, known: dict[onnx_ir.Value, Dims | None] | None 
     return found
 
 
-def _by_sizes(shape: tuple[int | None, ...], names: list[int | onnx_ir.SymbolicDim], sizes: Dims) -> list[Side] | None:
+def _by_sizes(
+    shape: tuple[int | None, ...], names: list[int | onnx_ir.SymbolicDim], axes: list[int], sizes: Dims
+) -> list[Side] | None:
     found = []
-    for axis, (length, resized) in enumerate(zip(shape, sizes, strict=True)):
-        name = names[axis]
+    for axis, resized in zip(axes, sizes, strict=True):
+        length, name = shape[axis], names[axis]
         if resized is not None and resized == (name.value if isinstance(name, onnx_ir.SymbolicDim) else length):
             continue
         if length is None or not isinstance(resized, int):
@@ -126,7 +147,8 @@ def repeats_whole(node: onnx_ir.Node) -> bool:
     if not is_op(node, "Resize") or attribute(node, "mode", "nearest") != "nearest" or len(node.inputs) != 3:
         return False
     scales = constant(node.inputs[2])
-    form = (attribute(node, "coordinate_transformation_mode", "half_pixel"), attribute(node, "nearest_mode", "round_prefer_floor"))
-    if form != ("asymmetric", "floor") or scales is None or attribute(node, "axes", None) is not None:
+    if any(attribute(node, key, "") != value for key, value in REPETITION.items() if key != "mode"):
+        return False
+    if scales is None or attribute(node, "axes", None) is not None:
         return False
     return scales.size == 4 and bool((scales >= 1).all() and (scales == np.floor(scales)).all() and (scales[:2] == 1).all())

@@ -4,7 +4,8 @@
 =>  x -> Transpose(0,3,1,2) -> Conv -> Relu -> Conv -> ...
 
     merge     transpose(transpose(x, p), q) = transpose(x, p[q]); an identity goes; twins on one value become one
-    sink      a transpose to channels-last moves down through operators that work in either order of axes
+    sink      a transpose to channels-last moves down through operators that work in either order of axes; another operand
+              that is an image of one pixel is turned with it
     hoist     a transpose to channels-first moves up through them where all readers of the operator want it
 
 Operators and what changes in them: `axis_moves`. An operator keeps the name of its output in either order; a graph
@@ -22,7 +23,7 @@ from typing import ClassVar
 
 import onnx_ir
 
-from ..ir import ROLE_KEY, add_node, attribute, consumers, name_of, replace_value
+from ..ir import ROLE_KEY, add_node, attribute, consumers, name_of, replace_value, static_shape
 from .axis_moves import Move, Perm, inverse, move_of
 from .rewriting import can_merge_outputs, drop, inherited, is_op, refuse, rewrite_each, set_constant
 
@@ -117,19 +118,39 @@ def _sink(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         if move is None:
             continue
         sources = [reader.inputs[index] for index in move.data]
-        transposes = [None if source is None else source.producer() for source in sources]
-        if any(perm_of(transpose) != perm for transpose in transposes):
+        if not all(source is not None and (perm_of(source.producer()) == perm or _is_pixel(source, perm)) for source in sources):
             refuse(logger, reader, "its inputs come in different orders of axes")
             continue
-        for index, transpose in zip(move.data, transposes, strict=True):
-            assert transpose is not None
-            reader.replace_input_with(index, transpose.inputs[0])
+        for index, source in zip(move.data, sources, strict=True):
+            transpose = None if source is None else source.producer()
+            assert source is not None
+            if transpose is not None and perm_of(transpose) == perm:
+                reader.replace_input_with(index, transpose.inputs[0])
+            else:
+                reader.replace_input_with(index, _turned(graph, source, inverse(perm), reader))
         _change(graph, reader, move)
         for value in [value for value in reader.outputs if value.name]:
             _transpose_behind(graph, reader, value, move.perm)
         modified = True
     _drop_unread(node)
     return modified
+
+
+def _is_pixel(value: onnx_ir.Value, perm: Perm) -> bool:
+    """Whether a value is an image [n, 1, 1, c] of one pixel, whose transpose is a Reshape (squeeze-and-excite)."""
+    shape = static_shape(value)
+    return shape is not None and len(shape) == len(perm) and all(dim == 1 for dim in shape[1:-1])
+
+
+def _turned(graph: onnx_ir.Graph, value: onnx_ir.Value, perm: Perm, before: onnx_ir.Node) -> onnx_ir.Value:
+    """A Transpose of the value in front of a node."""
+    turned = add_node(
+        graph, "Transpose", [value], f"{name_of(value)}__nchw", attributes={"perm": perm}, before=before, like=value,
+        metadata=inherited(before),
+    )  # fmt: skip
+    if value.shape is not None:
+        turned.shape = onnx_ir.Shape([value.shape[axis] for axis in perm])
+    return turned
 
 
 def _transpose_behind(graph: onnx_ir.Graph, node: onnx_ir.Node, value: onnx_ir.Value, perm: Perm) -> None:
@@ -178,13 +199,7 @@ def _hoist(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         return refuse(logger, node, "its output has a name to keep (O3)")
     for index, source in zip(move.data, sources, strict=True):
         assert source is not None
-        turned = add_node(
-            graph, "Transpose", [source], f"{name_of(source)}__nchw", attributes={"perm": perm}, before=operator, like=source,
-            metadata=inherited(node),
-        )  # fmt: skip
-        if source.shape is not None:
-            turned.shape = onnx_ir.Shape([source.shape[axis] for axis in perm])
-        operator.replace_input_with(index, turned)
+        operator.replace_input_with(index, _turned(graph, source, perm, operator))
     _change(graph, operator, move)
     if value.shape is not None:
         value.shape = onnx_ir.Shape([value.shape[axis] for axis in perm])

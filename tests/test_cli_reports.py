@@ -53,7 +53,7 @@ def test_check_writes_json(files: Path, tmp_path: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr().out
     assert printed == (tmp_path / "r.json").read_text(encoding="utf-8")
     found = parsed(printed)
-    assert (found["schema"], found["ok"], found["images"]) == ("tqt_onnx.check/1", True, 12)
+    assert (found["schema"], found["ok"], found["images"]) == ("tqt_onnx.check/2", True, 12)
     assert {noise["tensor"] for noise in found["sqnr"]} >= {"x__input", "w", "y"}
 
 

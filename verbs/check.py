@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy.typing as npt
 
 from ..ir import ModelError, UsageError, fed_inputs, name_of, quantizers_of
-from .exhaustion import exhaust
+from .exhaustion import exhaust, observed_on
 from .sources import Feeder, Progress, open_model
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def check(
     opened = open_model(model)
     if quantizers_of(opened) is None:
         raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
-    lowered, graph = remove_qdq(opened)  # finds recorded quantizers that are not those of the nodes
+    remove_qdq(opened)  # finds recorded quantizers that are not those of the nodes
     for engine, copy in (copies or {}).items():
         _check_copy(opened, copy, engine)
     if data is None:
@@ -85,15 +86,18 @@ def check(
     if "tf" in engines:
         runners["tf"] = tensorflow_runner(own.pop("tf", opened))
     chosen = tuple(dict.fromkeys(("oracle", *engines)))
-    return check_engines(
+    result = check_engines(
         opened,
         _counted(feeder, batch_size, progress),
         engines=chosen,
         runners=runners,
         models=own,
         float_model=reference,
-        exhaust=exhaust(lowered, graph, chosen, {"tf": tensorflow_runner}),
+        exhaust=exhaust(opened, chosen, {"tf": tensorflow_runner}),
     )
+    if result.exhausted:
+        return replace(result, notes=(*result.notes, observed_on(len(result.exhausted), chosen)))
+    return result
 
 
 def lowered_reference(model: onnx_ir.Model, float_model: onnx_ir.Model | str | os.PathLike[str]) -> onnx_ir.Model:

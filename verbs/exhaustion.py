@@ -4,7 +4,9 @@ A table whose certificate fails, since an entry lies on a boundary between two i
 
     x -> QuantizeLinear -> DequantizeLinear -> [ Add, Clip, Mul, ... ] -> QuantizeLinear -> DequantizeLinear -> y
 
-and checked as a network of its own on every integer that can reach it, in every place of a vector register and alone.
+and checked as a network of its own on every integer that can reach it, in every place of a vector register and among too few to
+fill one; undecided entries also alone. That is no proof but an observation: it holds for the engines and the machine it was
+made with, which `observed_on` names.
 """
 
 from __future__ import annotations
@@ -27,13 +29,12 @@ from ..ir import (
     add_node,
     attribute,
     constant,
-    function_regions,
     name_of,
 )
 from ..kernels.fixed_point import dequantize
 
 if TYPE_CHECKING:
-    from ..verify import Runner
+    from ..verify import LayerCertificate, Runner
 
 logger = logging.getLogger(__name__)
 
@@ -43,108 +44,128 @@ LANES = 16
 FEW = 3
 """So few numbers fill no register."""
 
-Exhaust = Callable[[Sequence[str]], Mapping[str, tuple[str, ...]]]
+Exhaust = Callable[[Sequence["LayerCertificate"]], Mapping[str, tuple[str, ...]]]
 
 
-def exhaust(
-    lowered: onnx_ir.Model,
-    graph: QuantizerGraph,
-    engines: Sequence[str],
-    runners: Mapping[str, Callable[[onnx_ir.Model], Runner]],
-) -> Exhaust:
+def exhaust(model: onnx_ir.Model, engines: Sequence[str], runners: Mapping[str, Callable[[onnx_ir.Model], Runner]]) -> Exhaust:
     """What runs tables of a network entry by entry.
 
     Args:
-        lowered: the lowered float model.
-        graph: its decided quantizers.
-        engines: as for `check_engines`.
+        model: the Q/DQ model.
+        engines: as for `check_engines`: all of the comparison.
         runners: engine that is not known there -> how to make it for a model.
 
     Returns:
-        A function: names of float values that tables compute -> the same names, where every engine gave every integer of
-        the oracle's table, with the engines.
+        A function: certificates of tables -> their outputs, where every engine gave every integer of the oracle's table, with
+        the engines.
     """
-    from ..passes.insert_qdq import FLOAT_SUFFIX
 
-    regions = {f"{name_of(region.exit)}{FLOAT_SUFFIX}": region for region in function_regions(lowered.graph)}
+    def run(tables: Sequence[LayerCertificate]) -> dict[str, tuple[str, ...]]:
+        from ..verify.plan import make_plan
 
-    def run(outputs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        regions = make_plan(model).tables
         found = {}
-        for name in outputs:
-            model = None if name not in regions else _alone(regions[name], graph)
-            agreeing = () if model is None else _agreeing(*model, engines, runners)
+        for table in tables:
+            alone = cut_out(regions[table.output])
+            agreeing = () if alone is None else _agreeing(alone, table, engines, runners)
             if agreeing:
-                found[name] = agreeing
+                found[table.output] = agreeing
         return found
 
     return run
 
 
-def _alone(region: FunctionRegion, graph: QuantizerGraph) -> tuple[onnx_ir.Model, Quantizer] | None:
-    """The region as a Q/DQ model of its own, and the quantizer of its input; None where that is not one of 8 bits."""
-    from ..calibrate.segments import carried_quantizer
-    from ..passes import insert_qdq
+def cut_out(region: FunctionRegion) -> onnx_ir.Model | None:
+    """A table as a Q/DQ model of its own; None where what it reads is not dequantized from 8 bits.
 
-    quantizers = graph.by_value()
-    before, behind = carried_quantizer(region.source, quantizers), quantizers.get(name_of(region.exit))
-    if before is None or behind is None or before.bits > 8:
+    Args:
+        region: of the Q/DQ model itself: what lies between its DequantizeLinear and its QuantizeLinear. Constants keep their
+            shapes and the argument its rank, by which engines choose what they compute.
+    """
+    from ..passes import insert_qdq
+    from ..verify.oracle_ops import Grid, grid_of
+    from ..verify.tables import grid_behind
+
+    above = region.source.producer()
+    if above is None or above.op_type != "DequantizeLinear" or grid_of(above).bits > 8:
         return None
+    rank = max(len(region.source.shape or ()), 2)
     argument = onnx_ir.Value(
         name=f"{name_of(region.source)}__argument",
-        shape=onnx_ir.Shape(["N", "M"]),
+        shape=onnx_ir.Shape(["N", *(f"axis_{axis}" for axis in range(1, rank))]),
         type=onnx_ir.TensorType(onnx_ir.DataType.FLOAT),
     )
-    alone = onnx_ir.Graph([argument], [], nodes=[], opset_imports={"": 21}, name=name_of(region.exit))
-    source = add_node(alone, "Identity", [argument], name_of(region.source), like=argument, metadata={ROLE_KEY: "input"})
+    graph = onnx_ir.Graph([argument], [], nodes=[], opset_imports={"": 21}, name=name_of(region.exit))
+    source = add_node(graph, "Identity", [argument], name_of(region.source), like=argument, metadata={ROLE_KEY: "input"})
     copies: dict[onnx_ir.Value | None, onnx_ir.Value | None] = {None: None, region.source: source}
     for node in region.nodes:
         for value in node.inputs:
             array = constant(value)
             if value is not None and array is not None and value not in copies:
-                copies[value] = add_initializer(alone, name_of(value), array.reshape(()))
+                copies[value] = add_initializer(graph, name_of(value), array)
         given = {name: attribute(node, name, None) for name in node.attributes}
         operands = [copies[value] for value in node.inputs]
         output = node.outputs[0]
-        copies[output] = add_node(alone, node.op_type, operands, name_of(output), attributes=given, like=argument)
+        copies[output] = add_node(graph, node.op_type, operands, name_of(output), attributes=given, like=argument)
     result = copies[region.exit]
-    assert result is not None
-    alone.outputs.append(result)
-    own = Quantizer(
-        id=name_of(source), value=name_of(source), bits=before.bits, signed=before.signed, role="input", group=name_of(source),
-        exponent=before.exponent,
-    )  # fmt: skip
-    last = Quantizer(
-        id=behind.id, value=behind.value, bits=behind.bits, signed=behind.signed, role=behind.role, group=behind.id,
-        limit=behind.limit, exponent=behind.exponent,
-    )  # fmt: skip
-    quantized = insert_qdq(onnx_ir.Model(alone, ir_version=10), QuantizerGraph(graph.contract, (own, last)))
-    return quantized, before
+    assert source.name and result is not None and result.name
+    graph.outputs.append(result)
+
+    def quantizer(name: str, grid: Grid, role: Any) -> Quantizer:
+        return Quantizer(
+            id=name, value=name, bits=grid.bits, signed=grid.signed, role=role, group=name, exponent=grid.exponent
+        )  # fmt: skip
+
+    quantizers = quantizer(source.name, grid_of(above), "input"), quantizer(result.name, grid_behind(region), "activation")
+    return insert_qdq(onnx_ir.Model(graph, ir_version=10), QuantizerGraph("layer16", quantizers))
 
 
 def _agreeing(
     model: onnx_ir.Model,
-    quantizer: Quantizer,
+    table: LayerCertificate,
     engines: Sequence[str],
     runners: Mapping[str, Callable[[onnx_ir.Model], Runner]],
 ) -> tuple[str, ...]:
-    """The engines, where all of them give the integers of the table; none where one does not."""
+    """The engines, where all of them give the integers of the table; none where one does not, or was not run."""
     from ..verify import check_engines
 
     try:
         own = {engine: make(model) for engine, make in runners.items() if engine in engines}
-        outcome = check_engines(model, list(_batches(model, quantizer)), engines=engines, runners=own)
+        outcome = check_engines(model, _batches(model, table), engines=engines, runners=own)
     except TqtOnnxError as error:
-        logger.debug("%s: not run entry by entry: %s", model.graph.name, error)
+        logger.debug("%s: not run entry by entry: %s", table.output, error)
         return ()
     differ = outcome.differences or outcome.not_certified or not all(outcome.integers.values())
     return () if differ else outcome.engines
 
 
-def _batches(model: onnx_ir.Model, quantizer: Quantizer) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Every integer: once in each place of a register, and once among so few that none is filled."""
-    name = name_of(model.graph.inputs[0])
-    entries = dequantize(np.arange(quantizer.lower, quantizer.upper + 1), quantizer.decided_exponent)
-    turned = np.stack([np.roll(entries, places) for places in range(LANES)])
-    yield {name: turned}
-    for start in range(0, len(entries), FEW):
-        yield {name: entries[np.newaxis, start : start + FEW]}
+def _batches(model: onnx_ir.Model, table: LayerCertificate) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """Every integer: once in each place of a register, and once among so few that none is filled; the undecided ones alone."""
+    from ..verify.oracle_ops import grid_of
+
+    assert table.entries is not None
+    (argument,) = model.graph.inputs
+    exponent = next(grid_of(node).exponent for node in model.graph if node.op_type == "QuantizeLinear")
+    low, high = table.entries
+    entries = dequantize(np.arange(low, high + 1), exponent)
+    few = [entries[np.newaxis, start : start + FEW] for start in range(0, len(entries), FEW)]
+    alone = [dequantize(np.array([[entry]]), exponent) for entry in table.undecided]
+    inner = [1] * (len(argument.shape or ()) - 2)
+    for rows in (np.stack([np.roll(entries, places) for places in range(LANES)]), *few, *alone):
+        yield {name_of(argument): rows.reshape(len(rows), *inner, -1)}
+
+
+def observed_on(tables: int, engines: Sequence[str]) -> str:
+    """What a reader must know of tables that were run entry by entry: with which engines, in which vector registers."""
+    import onnxruntime
+
+    from ..verify.runtime import vector_extensions
+
+    versions = [f"onnxruntime {onnxruntime.__version__}"] if "ort" in engines else []
+    if "tf" in engines:
+        import tensorflow
+
+        versions.append(f"TensorFlow {tensorflow.__version__}")
+    flags = " ".join(vector_extensions()) or "unknown"
+    what = "1 table" if tables == 1 else f"{tables} tables"
+    return f"{what}: every entry was run in every engine, on this machine ({', '.join(versions)}; vector extensions: {flags})"

@@ -56,7 +56,7 @@ class Preset:
     @property
     def preparation(self) -> Preprocessing:
         """`preprocess` for whatever data comes: floating-point arrays are prepared already and stay as they are."""
-        return dataclasses.replace(PREPROCESS[self.preprocess], lenient=True)
+        return dataclasses.replace(PREPROCESS[self.preprocess], name=self.preprocess, lenient=True)
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,11 @@ def show_check(result: CheckResult) -> None:
     for part in _rankings(result):
         console.print(part)
     certified = sum(layer.certified for layer in result.certificates)
+    exhausted = f"; {len(result.exhausted)} more run entry by entry" if result.exhausted else ""
     widest = max((layer.accumulator_bits or 0 for layer in result.certificates), default=0)
-    console.print(f"certified for float32: {certified} of {len(result.certificates)} layers; widest accumulator {widest} bits")
+    console.print(
+        f"certified for float32: {certified} of {len(result.certificates)} layers{exhausted}; widest accumulator {widest} bits"
+    )
     if result.fused:
         console.print(f"optimized onnxruntime session: {fused_line(result.fused)}")
     if result.islands:
@@ -139,13 +142,14 @@ def show_check(result: CheckResult) -> None:
     for note in result.notes:
         console.print(f"note: {note}")
     if result.layers_not_compared:
-        console.print(f"certified, but compared in no engine: {', '.join(result.layers_not_compared)}")
+        console.print(f"promised, but compared in no engine: {', '.join(result.layers_not_compared)}")
     if result.nothing_certified:
-        console.print("no layer is certified: nothing is promised")
+        console.print("no layer is certified or exhausted: nothing is promised")
     if not result.engines:
         console.print("nothing was run: there was no data")
     else:
-        console.print("exact on every certified layer" if result.ok else "NOT exact")
+        exact = "exact on every certified layer" + (" and every exhausted table" if result.exhausted else "")
+        console.print(exact if result.ok else "NOT exact")
 
 
 def _rankings(result: CheckResult) -> Iterator[RenderableType]:

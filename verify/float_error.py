@@ -4,7 +4,7 @@ Every operator adds an error of its own to what the errors of its operands becom
 
     error(f(x)) <= |f(x') - f(x)|  +  own(f, x)                   for all x' with |x' - x| <= error(x)
 
-Selections are exact. Sums, products, quotients and square roots are rounded correctly by IEEE 754: within half a unit of the
+Selections and steps are exact. Sums, products, quotients and square roots are rounded correctly by IEEE 754: within half a unit of the
 last place, 2^-24 of the result, and exactly right where the result is a float32 number; the bound allows four times that,
 since engines divide by multiplying with reciprocals, and takes no quotient by a computed number for exact. Curves are
 approximated by every engine in its own way; the bounds in `CURVES` are at least twice what was measured for onnxruntime and
@@ -36,6 +36,9 @@ LARGEST: Final = float(np.finfo(np.float32).max)
 
 SELECTIONS: Final = frozenset({"Abs", "Clip", "Max", "Min", "Neg", "Relu"})
 """Exact, and no error grows in them."""
+
+STEPS: Final = frozenset({"Ceil", "Floor", "Round", "Sign"})
+"""Exact on exact arguments; where an error crosses a step it becomes the step."""
 
 ARITHMETIC: Final = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt"})
 """Rounded correctly."""
@@ -131,7 +134,7 @@ def _spread(step: Step, values: Sequence[Reals], errors: Sequence[Reals], value:
 def _own(step: Step, values: Sequence[Reals], errors: Sequence[Reals], value: Reals) -> Reals:
     """What a float32 evaluation of the operator adds, on exact operands."""
     op_type, attributes, _ = step
-    if op_type in SELECTIONS:
+    if op_type in SELECTIONS | STEPS:
         return np.zeros_like(value)
     if op_type in CURVES:
         argument = _values(step, values)[0]

@@ -1,4 +1,6 @@
-"""Functions of one number in float32: what quantizers on both sides make tables of (L12). Gradients flow through all of them."""
+"""Functions of one number in float32: what quantizers on both sides make tables of (L12). Gradients flow through all
+of them but steps.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ def _hard_sigmoid(x: tf.Tensor, step: Step) -> tf.Tensor:
 
 _CURVES: Final[dict[str, Callable[[tf.Tensor, Step], tf.Tensor]]] = {
     "Abs": lambda x, _: tf.abs(x),
+    "Ceil": lambda x, _: tf.math.ceil(x),
     "Celu": lambda x, step: _exponential(x, step.get("alpha", 1.0), width=step.get("alpha", 1.0)),
     "Elu": lambda x, step: _exponential(x, step.get("alpha", 1.0)),
     "Erf": lambda x, _: tf.math.erf(x),
     "Exp": lambda x, _: tf.exp(x),
+    "Floor": lambda x, _: tf.floor(x),
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": lambda x, _: x * tf.clip_by_value(x + 3.0, 0.0, 6.0) / 6.0,
@@ -44,8 +48,10 @@ _CURVES: Final[dict[str, Callable[[tf.Tensor, Step], tf.Tensor]]] = {
     "Mish": lambda x, _: x * tf.tanh(tf.nn.softplus(x)),
     "Neg": lambda x, _: tf.negative(x),
     "Reciprocal": lambda x, _: 1.0 / x,
+    "Round": lambda x, _: tf.round(x),  # to even, as ONNX has it
     "Selu": lambda x, step: _exponential(x, step.get("alpha", SELU_ALPHA), step.get("gamma", SELU_GAMMA)),
     "Sigmoid": lambda x, _: tf.sigmoid(x),
+    "Sign": lambda x, _: tf.sign(x),
     "Softplus": lambda x, _: tf.nn.softplus(x),
     "Softsign": lambda x, _: tf.nn.softsign(x),
     "Sqrt": lambda x, _: tf.sqrt(x),

@@ -174,10 +174,9 @@ def strided_slice(trace: Trace, step: Step) -> Laid:
     index = [slice(None)] * x.rank
     for axis, start, end, stride in zip(axes, starts, ends, steps, strict=True):
         place = x.axis(axis)
-        if stride < 0 and start < 0:
-            length = x.tensor.shape[place]
-            start = tf.maximum(start, -tf.shape(x.tensor)[place]) if length is None else max(start, -length)
-        index[place] = slice(start, end, stride)
+        length = _kept(x.tensor.shape[place], tf.shape(x.tensor)[place])
+        first = tf.maximum(start, -length) if stride < 0 and start < 0 else start
+        index[place] = slice(first, end, stride)
     return x.like(x.tensor[tuple(index)])
 
 

@@ -26,7 +26,6 @@ def patches_to_space_to_depth(surgery: Surgery) -> bool:
     found = [(node, block) for node in surgery.nodes.values() if node.op == _OP and (block := _block(node))]
     if not found:
         return False
-    surgery.close()
     graph = import_graph(surgery.where, surgery.result())
     changed = False
     for node, block in found:

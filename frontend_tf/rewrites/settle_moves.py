@@ -9,17 +9,21 @@ ONNX can say neither of the first two in one operator. tf2onnx reverses by Rever
 by a reflection of which it cuts out the doubled rows with Compress. Of a resize it writes the scale, and float32(7 / 6) * 6 is
 less than 7: a row would be missing. All forms here only select elements, so that nothing is rounded (L7).
 
+A size or padding beyond 2^24 elements is refused: positions are made of it.
+
 Left as they are: axes, paddings or sizes that are computed, mirrored axes of unknown length, sizes whose scale reaches them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from ...ir import MOST_ELEMENTS, UnsupportedError
 from ..inference.cut import import_graph
 from ..nodes import data_inputs, make_constant, make_node
 from .surgery import Surgery
@@ -30,7 +34,6 @@ def settle_moves(surgery: Surgery) -> bool:
     found = [name for name, node in surgery.nodes.items() if node.op in ("ReverseV2", "MirrorPad", "ResizeNearestNeighbor")]
     if not found:
         return False
-    surgery.close()
     graph = import_graph(surgery.where, surgery.result())
     changed = [_settle(surgery, graph.get_operation_by_name(name)) for name in found]
     return any(changed)
@@ -51,8 +54,18 @@ def _settle(surgery: Surgery, operation: Any) -> bool:
     amounts = [(int(before), int(after)) for before, after in given]
     if any(any(both) and length is None for both, length in zip(amounts, shape, strict=True)):
         return False
-    _select(surgery, node, {axis: _mirrored(both, int(shape[axis])) for axis, both in enumerate(amounts) if any(both)})
+    lengths = {axis: sum(both) + int(shape[axis]) for axis, both in enumerate(amounts) if any(both)}
+    _check_length(surgery, node, lengths.values())
+    _select(surgery, node, {axis: _mirrored(amounts[axis], int(shape[axis])) for axis in lengths})
     return True
+
+
+def _check_length(surgery: Surgery, node: Any, lengths: Collection[int]) -> None:
+    if max(lengths, default=0) > MOST_ELEMENTS:
+        raise UnsupportedError(
+            f"{surgery.where}: {node.op} {node.name!r}: axes of at most {MOST_ELEMENTS} elements are expected. "
+            f"Received: {max(lengths)}"
+        )
 
 
 def _reverse(surgery: Surgery, node: Any, rank: int, axes: list[int]) -> None:
@@ -76,6 +89,7 @@ def _mirrored(amounts: tuple[int, int], length: int) -> npt.NDArray[np.int32]:
 
 def _resize(surgery: Surgery, node: Any, shape: list[int | None], sizes: list[int]) -> bool:
     """The elements that TensorFlow takes, by its own arithmetic, where a scale would not reach the size."""
+    _check_length(surgery, node, sizes)
     pairs = [(axis, shape[axis], size) for axis, size in zip((1, 2), sizes, strict=True)]
     if any(length is None or not length for _, length, _ in pairs):
         return False

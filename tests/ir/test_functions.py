@@ -11,13 +11,27 @@ import pytest
 from tqt_onnx.ir import CURVES, ROLE_KEY, function_regions
 from tqt_onnx.kernels.functions import run
 
-CONSTANTS = {"three": 3.0, "zero": 0.0, "six": 6.0, "sixth": np.float32(1 / 6), "half": 0.5, "two": 2.0, "row": [[1.0, 2.0]]}
+CONSTANTS = {
+    "three": 3.0,
+    "zero": 0.0,
+    "six": 6.0,
+    "sixth": np.float32(1 / 6),
+    "half": 0.5,
+    "two": 2.0,
+    "row": [[1.0, 2.0]],
+    "cube": 3,
+}
+
+
+def _array(value):
+    array = np.asarray(value)
+    return array if array.dtype.kind == "i" else array.astype(np.float32)
 
 
 def regions(body, outputs="float[n,2] y"):
     text = f'<ir_version: 10, opset_import: ["" : 21]> g (float[n,2] x, float[n,2] z) => ({outputs}) {{ {body} }}'
     used = {name: value for name, value in CONSTANTS.items() if re.search(rf"[(, ]{name}[),]", body)}
-    tensors = [onnx_ir.tensor(np.asarray(value, np.float32), name=name) for name, value in used.items()]
+    tensors = [onnx_ir.tensor(_array(value), name=name) for name, value in used.items()]
     model = onnx_ir.from_onnx_text(text, initializers=tensors)
     model = onnx_ir.serde.deserialize_model(onnx_ir.serde.serialize_model(model))
     for value in (*model.graph.inputs, *(value for node in model.graph for value in node.outputs)):
@@ -47,6 +61,7 @@ HARD_SWISH = "a = Add(x, three) c = Clip(a, zero, six) s = Mul(c, sixth) y = Mul
         ("y = Mul(x, x)", [("x", "Mu", "y")]),
         ("y = Div(three, x)", [("x", "Di", "y")]),
         ("y = Pow(x, three)", [("x", "Po", "y")]),
+        ("y = Pow(x, cube)", [("x", "Po", "y")]),  # an integer
         ("t = Tanh(x) l = LeakyRelu(t) y = Identity(l)", [("x", "TaLe", "l")]),
     ],
 )
@@ -85,6 +100,13 @@ def test_what_others_read_too_is_an_end():
 def test_what_two_functions_share_is_an_end():
     body = "a = Add(x, three) s = Sigmoid(a) t = Tanh(a) c = Concat<axis = 1>(s, t) y = Identity(c)"
     assert found(body) == [("a", "Si", "s"), ("a", "Ta", "t")]
+
+
+def test_arithmetic_of_shapes_is_in_none():
+    model, parts = regions("s = Shape(x) m = Mul(s, s) f = Cast<to = 1>(m) y = Abs(f)")
+    for node in model.graph:
+        node.outputs[0].dtype = onnx_ir.DataType.INT64 if node.op_type in ("Shape", "Mul") else onnx_ir.DataType.FLOAT
+    assert [region.operators for region in function_regions(model.graph)] == [("Abs",)] and len(parts) == 2
 
 
 def test_what_lowering_wrote_is_in_none():

@@ -86,6 +86,21 @@ def test_attention() -> None:
     journey = take(network, images(*IMAGE), settings=NETWORK)
     journey.assert_exact(["MatMul", "MatMul", "Softmax"], without_certificate=1)  # the first of the two reads integers
     result = next(iter(journey.quantizations.values()))
-    assert sum(quantizer.role == "weight" for quantizer in result.graph.quantizers) == 6
+    assert sum(quantizer.role == "weight" for quantizer in result.graph.quantizers) == 7  # the seventh scales the logits
     assert [island.op_type for island in result.islands if island.expected] == ["Softmax"]
     record("topologies", "attention: a Softmax that layers follow", journey)
+
+
+@pytest.mark.parametrize("reduce", [tf.reduce_mean, tf.reduce_max])
+def test_pooled_behind_squeeze_and_excite(reduce: Callable[..., tf.Tensor]) -> None:
+    """The factors come as [n, 1, 1, c]: the reduction behind the product is one over height and width all the same."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *IMAGE])])
+    def network(x: tf.Tensor) -> tf.Tensor:
+        x = tf.nn.relu(tf.nn.conv2d(x, numbers(5, 3, 3, 4, 8), 1, "SAME"))
+        factors = tf.sigmoid(tf.tensordot(tf.reduce_mean(x, (1, 2)), numbers(1, 8, 8), 1))
+        return tf.tensordot(reduce(x * factors[:, None, None, :], (1, 2)), numbers(9, 8, 5), 1)
+
+    journey = take(network, images(*IMAGE), settings=NETWORK)
+    journey.assert_exact()
+    record("topologies", f"squeeze-and-excite in front of {reduce.__name__}", journey)

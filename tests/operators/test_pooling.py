@@ -133,6 +133,7 @@ def onnx_file(op: str, **attributes: Any) -> onnx.ModelProto:
         ("MaxPool, ceil_mode (ONNX)", "MaxPool", {"ceil_mode": 1}),
         ("MaxPool, ceil_mode, pads (ONNX)", "MaxPool", {"ceil_mode": 1, "pads": [1, 0, 0, 1]}),
         ("AveragePool, ceil_mode (ONNX)", "AveragePool", {"ceil_mode": 1}),
+        ("AveragePool, dilations (ONNX)", "AveragePool", {"dilations": [2, 2], "pads": [1, 1, 1, 1]}),
         ("AveragePool, count_include_pad (ONNX)", "AveragePool", {"pads": [1, 1, 1, 1], "count_include_pad": 1}),
     ],
 )

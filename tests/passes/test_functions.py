@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from tqt_onnx.passes import BitWidths, annotate, functions, insert_qdq, islands, lower, optimize, remove_qdq
+from tqt_onnx.passes import BitWidths, annotate, flow, functions, insert_qdq, islands, lower, optimize, remove_qdq
 
 CONV = "<kernel_shape = [1, 1], pads = [0, 0, 0, 0], strides = [1, 1], dilations = [1, 1]>"
 IO = "g (float[n,2,4,4] x) => (float[n,2,4,4] y)"
@@ -63,6 +63,10 @@ def test_one_quantizer_on_each_side_and_none_inside(lowered, layer):
         ("q = Mul(c, c) a = Add(q, four) r = Sqrt(a) f = Add(c, r)", False, "u8"),  # squareplus
         ("f = Mul(c, c)", False, "u8"),
         ("s = Softplus(c) f = Neg(s)", False, "i8"),
+        ("f = Sqrt(c)", False, "i8"),  # no number at all where c is negative
+        ("r = Relu(c) f = Sqrt(r)", False, "u8"),
+        ("f = Abs(c)", False, "u8"),
+        ("f = Softmax<axis = 1>(c)", False, "u8"),  # an island
     ],
 )
 def test_what_is_never_negative_is_unsigned(lowered, function, unsigned, expected):
@@ -73,7 +77,10 @@ def test_what_is_never_negative_is_unsigned(lowered, function, unsigned, expecte
 def test_the_sign_of_the_input_counts(lowered):
     body = f"s = Sigmoid(x) f = Mul(x, s) y = Conv{CONV}(f, w)"
     assert specs(lowered(body)[1])["f"] == "i8"
-    assert specs(lowered(body, unsigned=True)[1])["f"] == "u8"
+    model, graph = lowered(body, unsigned=True)
+    assert specs(graph)["f"] == "u8"
+    assert [table.signed for table in functions(model, unsigned_input=True)] == [False]
+    assert [table.signed for table in functions(model)] == [True]
 
 
 def test_a_constant_that_others_quantize_is_copied(lowered):
@@ -94,6 +101,59 @@ def test_what_only_float_operators_read_stays_float(lowered):
     model, graph = lowered(f"c = Conv{CONV}(x, w) s = Tanh(c) t = Sin(s) y = Conv{CONV}(t, v)")
     assert "s" not in specs(graph) and functions(model) == []
     assert [island.op_type for island in islands(model)] == ["Tanh", "Sin"]
+
+
+UNREAD = "part of a function that only float operators read (L12)"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "a = Add(c, three) b = Clip(a, zero, six) d = Mul(b, sixth) h = Mul(c, d)",
+        "s = Sigmoid(c) h = Mul(c, s)",
+        "s = Sigmoid(c) r = Mul(c, s) h = LeakyRelu(r)",
+        "h = Mul(c, c)",
+    ],
+)
+@pytest.mark.parametrize("layer", [16, 32])
+def test_then_no_part_of_it_is_quantized_for_itself(lowered, function, layer):
+    """Neither its sums nor its products, though one of their operands is rounded."""
+    model, graph = lowered(f"c = Conv{CONV}(x, w) {function} t = Sin(h) y = Conv{CONV}(t, v)", layer=layer)
+    activations = [quantizer.value for quantizer in graph.quantizers if quantizer.role in ("activation", "rescale")]
+    assert activations == ["c", "t", "y"] and functions(model) == []
+    *inside, last = islands(model)
+    assert {island.reason for island in inside} == {UNREAD} and len(inside) == function.count("=")
+    assert (last.op_type, last.reason) == ("Sin", "Sin has no fixed-point form")
+
+
+def test_what_moves_and_clips_behind_it_stays_float_too(lowered):
+    body = f"c = Conv{CONV}(x, w) a = Tanh(c) m = MaxPool<kernel_shape = [1, 1]>(a) k = Clip(m, half, six) t = Sin(k)"
+    model, graph = lowered(f"{body} y = Conv{CONV}(t, v)")
+    assert not {"a", "m", "k"} & set(specs(graph))
+    assert [island.op_type for island in islands(model)] == ["Tanh", "Clip", "Sin"]
+
+
+@pytest.mark.parametrize("last", ["Sin", "Relu"])
+def test_a_long_chain_of_functions_is_walked_a_few_times(lowered, last, monkeypatch):
+    """Whoever reads the last one decides about all: not one walk for each."""
+    walks = []
+    walk = flow._walk
+    monkeypatch.setattr(flow, "_walk", lambda *arguments: walks.append(1) or walk(*arguments))
+    chain = " ".join(
+        f"a{i} = Tanh(m{i - 1}) m{i} = MaxPool<kernel_shape = [1, 1], pads = [0, 0, 0, 0]>(a{i})" for i in range(1, 31)
+    )
+    model, _ = lowered(f"m0 = Conv{CONV}(x, w) {chain} t = {last}(m30) y = Conv{CONV}(t, v)")
+    walks.clear()
+    assert len(functions(model)) == (0 if last == "Sin" else 30) and len(walks) <= 3
+
+
+def test_a_computed_bound_says_nothing_about_the_sign(lowered, onnx_text):
+    """Where a Slice ends is a signed number, what it cuts out is not."""
+    arrays = {"w": np.ones((2, 2, 1, 1), np.float32), "one": np.ones(1, np.int64), "start": np.zeros(1, np.int64)}
+    body = f"c = Conv{CONV}(x, w) r = Relu(c) s = Shape<start = 0, end = 1>(x) e = Add(s, one) t = Slice(r, start, e, one)"
+    model = onnx_text(f"g (float[n,2,4,4] x) => (float[n,m,4,4] y) {{ {body} y = Identity(t) }}", arrays)
+    found = flow.analyse(model.graph)
+    assert {value.name: signed for value, signed in found.signed.items() if value.name in "rt"} == {"r": False, "t": False}
 
 
 def test_behind_a_softmax_everything_is_float(lowered):

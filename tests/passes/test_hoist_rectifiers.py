@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tqt_onnx.passes import hoist_rectifiers
 from tqt_onnx.passes.hoist_rectifiers import HoistRectifiers
 
 POOL = "MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>"
@@ -72,6 +73,35 @@ def test_parts_that_are_all_rectified(golden):
         bounds,
         bounds,
     )
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "p = Slice(a, zero, one, one) q = Slice(a, one, two, one) y = LeakyRelu<alpha = 0.5>(p) z = LeakyRelu<alpha = 0.25>(q)",
+        "p = Slice(a, zero, one, one) q = Slice(a, one, two, one) y = Relu(p) z = Neg(q)",
+        "p = Slice(a, zero, one, one) q = Gather<axis = 1>(a, one) r = Relu(p) y = Add(r, a) z = Relu(q)",
+    ],
+)
+def test_parts_that_are_rectified_in_different_ways_keep_their_relus(untouched, body):
+    """On the whole value, K parts would be K times the work."""
+    bounds = {"one": np.array([1]), "two": np.array([2]), "zero": np.array([0])}
+    used = {name: array for name, array in bounds.items() if f" {name}" in body}
+    io = "g (float[n,2,4,4] x) => (float[n,b,4,4] y, float[n,1,4,4] z)"
+    untouched(HoistRectifiers(), f"{io} {{ a = Neg(x) {body} }}", used)
+
+
+def test_a_thousand_relus_of_one_value_are_compared_once_each(onnx_text, monkeypatch):
+    count = 1000
+    nodes = " ".join(f"l{i} = LeakyRelu<alpha = {(i + 1) / 2048}>(c)" for i in range(count))
+    model = onnx_text(
+        f"g (float[n,4] x) => (float[n,4] y) {{ c = Neg(x) {nodes} y = Sum({', '.join(f'l{i}' for i in range(count))}) }}"
+    )
+    asked = []
+    kind = hoist_rectifiers._kind
+    monkeypatch.setattr(hoist_rectifiers, "_kind", lambda node: asked.append(node) or kind(node))
+    assert HoistRectifiers().apply(model) is False
+    assert len(asked) == count
 
 
 @pytest.mark.parametrize(

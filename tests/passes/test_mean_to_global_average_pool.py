@@ -44,10 +44,22 @@ def test_sequences(golden):
     )
 
 
+def test_channels_last_without_a_transpose(golden):
+    golden(
+        MeanToGlobalAveragePool(),
+        """g (float[n,3,4,5] x) => (float[n,5] y, float[n,1,1,5] k) <int64[2] a = {1, 2}>
+        { y = ReduceMean<keepdims = 0>(x, a) k = ReduceMean<keepdims = 1>(x, a) }""",
+        """g (float[n,3,4,5] x) => (float[n,5] y, float[n,1,1,5] k) <int64[2] k__axes = {1, 2}>
+        { y__nchw = Transpose<perm = [0, 3, 1, 2]>(x) y__pool = GlobalAveragePool(y__nchw) y = Flatten<axis = 1>(y__pool)
+          k__nchw = Transpose<perm = [0, 3, 1, 2]>(x) k__pool = GlobalAveragePool(k__nchw) k__flat = Flatten<axis = 1>(k__pool)
+          k = Unsqueeze(k__flat, k__axes) }""",
+    )
+
+
 def test_refusals(untouched):
     untouched(
         MeanToGlobalAveragePool(),
-        """g (float[n,3,4,5] x) => (float[n,5] y, float[n,3,5] z) <int64[2] a = {1, 2}, int64[1] b = {2}>
+        """g (float[n,3,4,5] x) => (float[n,4] y, float[n,3,5] z) <int64[2] a = {1, 3}, int64[1] b = {2}>
         { y = ReduceMean<keepdims = 0>(x, a) z = ReduceMean<keepdims = 0>(x, b) }""",
     )
 

@@ -20,7 +20,7 @@ from tqt_onnx.ir import (
     unique_name,
 )
 from tqt_onnx.passes import BitWidths, annotate, insert_qdq, islands, lower, remove_qdq, run_passes, weight_floors
-from tqt_onnx.passes.average_pool_to_depthwise import AveragePoolToDepthwise
+from tqt_onnx.passes.average_pool_to_depthwise import AveragePoolToDepthwise, why_not
 from tqt_onnx.passes.insert_rescale import InsertRescale
 from tqt_onnx.passes.lower import OwnConstants, OwnInputs, SplitBias
 
@@ -127,6 +127,30 @@ def test_an_average_over_fewer_elements_at_the_borders_is_a_sum_times_a_map(gold
     )
 
 
+@pytest.mark.parametrize(("size", "count"), [(1 << 25, 1), (1 << 13, 1 << 13)])
+def test_a_pool_of_a_huge_image_is_refused_before_anything_is_made_of_its_size(onnx_text, size, count):
+    pool = "AveragePool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(x)"
+    model = onnx_text(f"g (float[n,1,{size},{count}] x) => (float[n,1,h,v] y) {{ y = {pool} }}")
+    assert str(1 << 24) in str(why_not(next(iter(model.graph))))
+
+
+def test_a_dilated_pool(golden):
+    """Taps 2 apart: of a window that begins at -1, rows -1, 1 and 3."""
+    io = "g (float[n,2,5,6] x) => (float[n,2,3,2] y)"
+    golden(
+        AveragePoolToDepthwise(),
+        f"{io} {{ y = AveragePool<kernel_shape = [3, 3], dilations = [2, 2], pads = [1, 0, 1, 0]>(x) }}",
+        f"""{io} {{ y__sum = Conv<dilations = [2, 2], group = 2, kernel_shape = [3, 3], pads = [1, 0, 1, 0], strides = [1, 1]>
+                        (x, y__ones)
+                    y = Mul(y__sum, y__reciprocal) }}""",
+        {},
+        {
+            "y__ones": np.ones((2, 1, 3, 3), np.float32),
+            "y__reciprocal": (1 / np.array([[6, 6], [9, 9], [6, 6]], np.float64)).astype(np.float32)[None, None],
+        },
+    )
+
+
 def test_padding_that_is_counted_or_leaves_one_window_keeps_one_reciprocal(golden):
     io = "g (float[n,2,2,2] x) => (float[n,2,2,2] y, float[n,2,1,1] z)"
     golden(
@@ -149,7 +173,7 @@ def test_padding_that_is_counted_or_leaves_one_window_keeps_one_reciprocal(golde
     ("attributes", "reason"),
     [
         ("kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1", "ceil_mode"),
-        ("kernel_shape = [2, 2], dilations = [2, 2]", "dilated"),
+        ("kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2], ceil_mode = 1, count_include_pad = 1", "which it counts"),
     ],
 )
 def test_average_pools_that_stay_float_say_why(untouched, onnx_text, attributes, reason):
@@ -368,7 +392,10 @@ def test_two_quantizers_in_a_row_are_refused(annotated):
         (f"{{ r = Clip(x, zero, six) y = Conv{CONV}(r, w1) }}", True),  # relu6 of what is never negative
         (f"{{ r = Clip(x, low, six) y = Conv{CONV}(r, w1) }}", True),  # likewise: what it holds below 0 is never there
         (f"{{ r = Clip(x, low, high) y = Conv{CONV}(r, w1) }}", False),
-        (f"{{ c = Concat<axis = 1>(x, x) s = Clip(c, low, high) r = MaxPool<kernel_shape = [1, 1]>(s) y = Conv{CONV}(r, w4) }}", False),
+        (
+            f"{{ c = Concat<axis = 1>(x, x) s = Clip(c, low, high) r = MaxPool<kernel_shape = [1, 1]>(s) y = Conv{CONV}(r, w4) }}",
+            False,
+        ),
     ],
 )
 def test_a_clip_of_what_is_rounded_already_carries_its_scale(annotated, body, unsigned, layer):

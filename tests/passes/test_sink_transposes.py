@@ -129,3 +129,14 @@ def test_twins_become_one(golden):
         f"g (float[n,2,3,4] x) => (float[n,4,2,3] y, float[n,4,2,3] z) {{ a = {FIRST}(x) b = {FIRST}(x) y = Elu(a) z = Neg(b) }}",
         f"g (float[n,2,3,4] x) => (float[n,4,2,3] y, float[n,4,2,3] z) {{ a = {FIRST}(x) y = Elu(a) z = Neg(a) }}",
     )
+
+
+def test_an_image_of_one_pixel_is_turned_with_the_other_operand(golden):
+    """Squeeze-and-excite: the factors come as [n, 1, 1, c], without a transpose of their own."""
+    golden(
+        SinkTransposes(),
+        """g (float[n,3,4,5] x, float[n,1,1,3] s) => (float[n,3] y)  <int64[2] a = {1, 2}>
+        { t = Transpose<perm = [0, 2, 3, 1]>(x) m = Mul(t, s) r = Relu(m) y = ReduceMean<keepdims = 0>(r, a) }""",
+        """g (float[n,3,4,5] x, float[n,1,1,3] s) => (float[n,3] y) <int64[2] a = {2, 3}>
+        { s__nchw = Transpose<perm = [0, 3, 1, 2]>(s) m = Mul(x, s__nchw) r = Relu(m) y = ReduceMean<keepdims = 0>(r, a) }""",
+    )

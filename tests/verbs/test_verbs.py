@@ -209,6 +209,11 @@ def test_progress_reaches_its_end(road: Path, x: np.ndarray[Any, Any]) -> None:
         ([1.0, 2.0], [1.0, 2.001], False),
         ([1.0, 1.0], [1.0, 1.0], False),  # an output that nothing moves says nothing
         ([np.nan, 1.0], [1.0, 2.0], False),
+        ([np.inf, 1.0, 2.0], [np.inf, 1.0, 2.0], True),  # both overflow
+        ([np.inf, 1.0, 2.0], [3e38, 1.0, 2.0], False),
+        ([np.inf, 1.0, 2.0], [-np.inf, 1.0, 2.0], False),
+        ([np.inf, np.inf], [np.inf, np.inf], False),  # nothing was compared
+        ([1e-38, 2e-38], [1e-38, 3e-38], False),  # nothing moved
         ([3], [3], True),  # a class index
         ([3], [4], False),
     ],

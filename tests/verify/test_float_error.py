@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from tqt_onnx.ir import CURVES as CURVE_OPS
 from tqt_onnx.kernels.functions import FORMULAS
-from tqt_onnx.verify.float_error import ARITHMETIC, CURVES, LARGEST, SELECTIONS, SMALLEST, with_error
+from tqt_onnx.verify.float_error import ARITHMETIC, CURVES, LARGEST, SELECTIONS, SMALLEST, STEPS, with_error
 
 POSITIVE = {"Log", "Sqrt", "Reciprocal"}
 OPTIONS = {"Celu": [{"alpha": 0.7}], "Elu": [{"alpha": 1.5}, {}], "Gelu": [{}, {"approximate": "tanh"}], "Selu": [{}]}
@@ -61,8 +61,18 @@ def test_engines_stay_within_half_the_bound(op_type, engine):
 
 
 def test_every_operator_of_a_table_has_a_bound():
-    assert set(FORMULAS) == SELECTIONS | ARITHMETIC | set(CURVES)
+    assert set(FORMULAS) == SELECTIONS | STEPS | ARITHMETIC | set(CURVES)
     assert set(CURVE_OPS) <= set(FORMULAS)
+
+
+@pytest.mark.parametrize("op_type", sorted(STEPS))
+def test_a_step_is_exact_until_an_error_crosses_it(op_type):
+    x = np.array([-1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5])
+    assert (with_error([(op_type, {}, (0,))], x)[1] == 0).all()
+    steps = [("Mul", {}, (0, np.array(1 / 3))), ("Mul", {}, (1, np.array(3.0)))]  # not quite x any more
+    exact, error = with_error([*steps, (op_type, {}, (2,))], x)
+    at = {"Round": np.abs(x) % 1 == 0.5, "Sign": x == 9.0}.get(op_type, (x % 1 == 0) & (x != 0))
+    assert ((error == 1) == at).all() and (error[~at] == 0).all() and np.isfinite(exact).all()
 
 
 def test_exact_arithmetic_has_no_error():

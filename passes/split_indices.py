@@ -1,0 +1,32 @@
+"""A MaxPool whose positions nobody reads gives maxima only; where somebody does, a second MaxPool gives the positions.
+
+    y, i = MaxPool(x)                                             =>      y = MaxPool(x)
+
+    y, i = MaxPool(x)                                             =>      y = MaxPool(x)
+    z = MaxUnpool(y, i)                                                   y__unread, i = MaxPool(x)
+                                                                          z = MaxUnpool(y, i)
+
+Maxima are selected, hence carry their input's scale (L7); positions have no fixed-point form. With both in one node
+onnxruntime 1.31 writes an ill-typed QuantizeLinear behind int8 maxima, and the session does not load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir
+
+from ..ir import add_node, attribute, name_of
+from .rewriting import rewrite_each
+
+
+@dataclass(frozen=True)
+class SplitIndices:
+    """Separates the maxima of MaxPools from their positions."""
+
+    name: ClassVar[str] = "split-indices"
+
+    def apply(self, model: onnx_ir.Model) -> bool:
+        """Rewrites the main graph in place."""
+        return rewrite_each(model.graph, _rewrite, "MaxPool")
