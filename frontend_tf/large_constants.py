@@ -25,7 +25,7 @@ _ALIGNMENT: Final = 64
 """Bytes."""
 
 
-def is_large(node: Any) -> bool:
+def is_large_constant(node: Any) -> bool:
     """Whether a node is a float32 Const of many numbers that are stored one by one; to look at them would be to copy them."""
     if node.op != "Const":
         return False
@@ -36,12 +36,12 @@ def is_large(node: Any) -> bool:
     return 4 * math.prod(dim or 0 for dim in shape) >= LARGE
 
 
-def outline(graph_def: Any) -> Any:
+def without_data(graph_def: Any) -> Any:
     """A copy of a graph whose large constants are zeros, stored as one number, or the graph itself where it has none.
 
     Shapes can be inferred of it as of the graph; it must not be run.
     """
-    large = {node.name for node in graph_def.node if is_large(node)}
+    large = {node.name for node in graph_def.node if is_large_constant(node)}
     if not large:
         return graph_def
     result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
@@ -65,7 +65,7 @@ def fed_from_outside(graph_def: Any) -> tuple[Any, dict[str, Any]]:
     Returns:
         The graph (itself where it has no large constants), and node name -> the Const that stood there.
     """
-    large = {node.name: node for node in graph_def.node if is_large(node)}
+    large = {node.name: node for node in graph_def.node if is_large_constant(node)}
     if not large:
         return graph_def, {}
     result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)

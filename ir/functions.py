@@ -6,7 +6,8 @@
 A region reads one tensor and scalar constants, and one of its values leaves it. It holds at least one operator that is neither
 linear nor a rectifier: what only scales, adds and rectifies has fixed-point forms of its own. Regions are as large as they
 can be; a value inside that something else reads too is an end (the regions around it end or begin there), and a rectifier
-right at the beginning stays outside, at home behind the sum in front of it (L2).
+right at the beginning stays outside, at home behind the sum in front of it (L2), unless it is what keeps a division or a
+logarithm from zero.
 """
 
 from __future__ import annotations
@@ -168,7 +169,12 @@ def _owners(
 
 def _region(source: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> FunctionRegion | None:
     """The region, or None where everything in it has a fixed-point form of its own."""
-    while _is_bend(nodes[0]) and sum(source in node.inputs for node in nodes) == 1 and len(nodes) > 1:
+    while (
+        _is_bend(nodes[0])
+        and sum(source in node.inputs for node in nodes) == 1
+        and len(nodes) > 1
+        and not (_keeps_from_zero(nodes[0]) and any(map(_has_a_pole, nodes)))
+    ):
         source, nodes = nodes[0].outputs[0], nodes[1:]
     return FunctionRegion(source, tuple(nodes)) if any(_bends_for_good(node) for node in nodes) else None
 
@@ -176,6 +182,21 @@ def _region(source: onnx_ir.Value, nodes: list[onnx_ir.Node]) -> FunctionRegion 
 def _is_bend(node: onnx_ir.Node) -> bool:
     """Whether the node is a relu, or a Clip: what follows a sum in front of its rounding (L2)."""
     return node.op_type in {"Relu", "Clip"}
+
+
+def _keeps_from_zero(node: onnx_ir.Node) -> bool:
+    """Whether the bounds of a Clip leave zero out; rounded to the 8 bits of its input, they may be zero themselves."""
+    bounds = [constant(value) for value in node.inputs[1:]]
+    low, high = (None if bound is None else float(bound.item()) for bound in (*bounds, None, None)[:2])
+    return node.op_type == "Clip" and ((low is not None and low > 0) or (high is not None and high < 0))
+
+
+def _has_a_pole(node: onnx_ir.Node) -> bool:
+    """Whether the operator has no finite value at zero, or may have none."""
+    if node.op_type == "Pow":
+        exponent = constant(node.inputs[1])
+        return exponent is not None and float(exponent.item()) < 0
+    return node.op_type in {"Log", "Reciprocal"} or (node.op_type == "Div" and constant(node.inputs[1]) is None)
 
 
 def _bends_for_good(node: onnx_ir.Node) -> bool:

@@ -33,7 +33,7 @@ def outline(proto: onnx.ModelProto) -> onnx.ModelProto:
             _copy(result.graph, field.name, content)
     given = {value.name for value in proto.graph.input}
     for tensor in proto.graph.initializer:
-        if not _is_large(tensor):
+        if not _holds_data(tensor):
             result.graph.initializer.append(tensor)
         elif tensor.name not in given:
             result.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -60,7 +60,7 @@ def completed(result: onnx.ModelProto, initializers: Iterable[onnx.TensorProto],
     return result
 
 
-def _is_large(tensor: onnx.TensorProto) -> bool:
+def _holds_data(tensor: onnx.TensorProto) -> bool:
     if min(tensor.dims, default=0) < 1 or math.prod(tensor.dims) <= _SMALL or tensor.data_location != onnx.TensorProto.DEFAULT:
         return False
     return tensor.HasField("raw_data") and not any(len(getattr(tensor, name)) for name in _LISTS)

@@ -86,7 +86,7 @@ FORMULAS: Final[dict[str, Formula]] = {
     "Pow": lambda _, a, b: np.power(a, b),
     "Reciprocal": lambda _, x: 1.0 / x,
     "Relu": lambda _, x: np.maximum(x, 0.0),
-    "Round": lambda _, x: np.round(x),
+    "Round": lambda _, x: np.rint(x),
     "Selu": lambda given, x: elu(x, given.get("alpha", SELU_ALPHA), given.get("gamma", SELU_GAMMA)),
     "Sigmoid": lambda _, x: sigmoid(x),
     "Sign": lambda _, x: np.sign(x),

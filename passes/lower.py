@@ -17,6 +17,7 @@ from ..ir import COMPUTE, ROLE_KEY, SOURCE_KEY, Contract, add_initializer, add_n
 from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Pass, run_passes
 from .bilinear_to_depthwise import BilinearToDepthwise
+from .fence_resizes import FenceResizes
 from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, SUM_ROLE, Flow, analyse, role_of
 from .insert_rescale import InsertRescale
 from .leaky_to_max import LeakyToMax
@@ -167,6 +168,7 @@ def lowering(contract: Contract, *, unsigned_input: bool = False) -> tuple[Pass,
     return (
         AveragePoolToDepthwise(),
         BilinearToDepthwise(),
+        FenceResizes(),
         OwnInputs(),
         OwnConstants(unsigned_input),
         LeakyToMax(unsigned_input),

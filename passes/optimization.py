@@ -33,12 +33,14 @@ from .merge_clips import MergeClips
 from .name_moves import NameMoves
 from .permute_gemm_rows import PermuteGemmRows
 from .plain_gemm import PlainGemm
+from .plain_pads import PlainPads
 from .plain_resizes import PlainResizes
 from .plain_slices import PlainSlices
 from .raise_layer_norm import RaiseLayerNorm
 from .remove_training_nodes import RemoveTrainingNodes
 from .sink_transposes import SinkTransposes
 from .splice_identities import SpliceIdentities
+from .split_indices import SplitIndices
 from .split_to_slices import SplitToSlices
 from .sum_to_adds import SumToAdds
 from .transpose_to_reshape import TransposeToReshape
@@ -57,6 +59,8 @@ OPTIMIZE_PASSES: tuple[type[Pass], ...] = (
     SplitToSlices,
     PlainSlices,
     PlainResizes,
+    PlainPads,
+    SplitIndices,
     ExpandToTile,
     RaiseLayerNorm,
     ExplicitPads,
@@ -96,6 +100,8 @@ OPTIMIZE: tuple[Pass, ...] = (
     PlainGemm(),
     ConstantToTheRight(),
     PlainResizes(),
+    PlainPads(),
+    SplitIndices(),
     ExpandToTile(),
     InferShapes(),  # where they end is known now
     RaiseLayerNorm(),  # before its parts are taken for pools and layers, and transposes tear them

@@ -9,6 +9,7 @@ import onnx_ir
 from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Callback, Pass, run_passes
 from .bilinear_to_depthwise import BilinearToDepthwise
+from .fence_resizes import FenceResizes
 from .fix_input_shape import FixInputShape
 from .insert_rescale import InsertRescale
 from .leaky_to_max import LeakyToMax
@@ -22,6 +23,7 @@ _ALL: Final[tuple[type[Pass], ...]] = (
     StripUnused,
     AveragePoolToDepthwise,
     BilinearToDepthwise,
+    FenceResizes,
     OwnInputs,
     OwnConstants,
     LeakyToMax,

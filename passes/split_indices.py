@@ -18,7 +18,7 @@ from typing import ClassVar
 import onnx_ir
 
 from ..ir import add_node, attribute, name_of
-from .rewriting import rewrite_each
+from .rewriting import rewrite_each, take_over
 
 
 @dataclass(frozen=True)
@@ -30,3 +30,30 @@ class SplitIndices:
     def apply(self, model: onnx_ir.Model) -> bool:
         """Rewrites the main graph in place."""
         return rewrite_each(model.graph, _rewrite, "MaxPool")
+
+
+def _rewrite(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
+    if len(node.outputs) < 2:
+        return False
+    maxima, positions = node.outputs
+    if positions.uses() or positions.is_graph_output():
+        if not maxima.uses() and not maxima.is_graph_output():
+            return False  # split already, or nobody asks for maxima
+        written = {name: attribute(node, name, None) for name in node.attributes}
+        unread = add_node(
+            graph,
+            "MaxPool",
+            node.inputs,
+            f"{name_of(maxima)}__unread",
+            attributes=written,
+            after=node,
+            like=maxima,
+            metadata=node.metadata_props,
+        )
+        second = unread.producer()
+        assert second is not None
+        second.resize_outputs(2)
+        second.outputs[1].name = f"{name_of(positions)}__again"
+        take_over(positions, second.outputs[1])
+    node.resize_outputs(1)
+    return True

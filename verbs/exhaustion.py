@@ -12,8 +12,9 @@ made with, which `observed_on` names.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,9 @@ LANES = 16
 
 FEW = 3
 """So few numbers fill no register."""
+
+PACKAGES: Final = {"ort": "onnxruntime", "tf": "tensorflow"}
+"""Engine -> the package that it is; loaded where it was run."""
 
 Exhaust = Callable[[Sequence["LayerCertificate"]], Mapping[str, tuple[str, ...]]]
 
@@ -157,15 +161,10 @@ def _batches(model: onnx_ir.Model, table: LayerCertificate) -> Iterator[dict[str
 
 def observed_on(tables: int, engines: Sequence[str]) -> str:
     """What a reader must know of tables that were run entry by entry: with which engines, in which vector registers."""
-    import onnxruntime
-
     from ..verify.runtime import vector_extensions
 
-    versions = [f"onnxruntime {onnxruntime.__version__}"] if "ort" in engines else []
-    if "tf" in engines:
-        import tensorflow
-
-        versions.append(f"TensorFlow {tensorflow.__version__}")
+    loaded = [sys.modules[PACKAGES[engine]] for engine in engines if PACKAGES.get(engine) in sys.modules]
+    versions = [f"{package.__name__} {package.__version__}" for package in loaded]
     flags = " ".join(vector_extensions()) or "unknown"
     what = "1 table" if tables == 1 else f"{tables} tables"
     return f"{what}: every entry was run in every engine, on this machine ({', '.join(versions)}; vector extensions: {flags})"

@@ -183,7 +183,8 @@ def quantize(
             break
         logger.warning("%s: weights so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(more))
         floors |= more
-    left, tables = tuple(islands(lowered)), tuple(functions(lowered))
+    left = tuple(islands(lowered, unsigned_input=widths.unsigned_input))
+    tables = tuple(functions(lowered, unsigned_input=widths.unsigned_input))
     quantized = insert_qdq(lowered, decided)
     InferShapes().apply(quantized)
     quantized.metadata_props[VERSION_KEY] = __version__

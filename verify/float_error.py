@@ -4,8 +4,8 @@ Every operator adds an error of its own to what the errors of its operands becom
 
     error(f(x)) <= |f(x') - f(x)|  +  own(f, x)                   for all x' with |x' - x| <= error(x)
 
-Selections and steps are exact. Sums, products, quotients and square roots are rounded correctly by IEEE 754: within half a unit of the
-last place, 2^-24 of the result, and exactly right where the result is a float32 number; the bound allows four times that,
+Selections and steps are exact. Sums, products, quotients and square roots are rounded correctly by IEEE 754: within half a unit
+of the last place, 2^-24 of the result, and exactly right where the result is a float32 number; the bound allows four times that,
 since engines divide by multiplying with reciprocals, and takes no quotient by a computed number for exact. Curves are
 approximated by every engine in its own way; the bounds in `CURVES` are at least twice what was measured for onnxruntime and
 TensorFlow, but for results next to the smallest normal number (`tests/verify/test_float_error.py`). Subnormal numbers may be

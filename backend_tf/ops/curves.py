@@ -1,6 +1,4 @@
-"""Functions of one number in float32: what quantizers on both sides make tables of (L12). Gradients flow through all
-of them but steps.
-"""
+"""Functions of one number in float32: what quantizers on both sides make tables of (L12). Gradients flow through all but steps."""
 
 from __future__ import annotations
 

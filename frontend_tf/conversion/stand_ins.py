@@ -20,7 +20,7 @@ import onnx_ir
 
 from ...ir import add_initializer, attribute, constant, consumers, name_of
 from ..frozen import GraphDef
-from ..large_constants import is_large, placeholder_for
+from ..large_constants import is_large_constant, placeholder_for
 from ..nodes import array_of, data_inputs, node_of, tensor_name
 
 _WEIGHT_OF: Final[Mapping[str, int]] = {
@@ -71,7 +71,7 @@ def leave_out_weights(graph_def: GraphDef, ends: Sequence[str]) -> tuple[GraphDe
         for index, read in enumerate(data_inputs(node)):
             readers.setdefault(node_of(read), []).append((node, index))
     fixed = {node_of(end) for end in ends}
-    large = {node.name for node in graph_def.node if is_large(node)}
+    large = {node.name for node in graph_def.node if is_large_constant(node)}
     found: dict[str, StandIn] = {}
     for name, constant_node in _constants_behind(nodes, readers, large).items():
         read_by = readers.get(name, [])

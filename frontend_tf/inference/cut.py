@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ...ir import ModelError
 from ..frozen import GraphDef
-from ..large_constants import outline
+from ..large_constants import without_data
 from ..nodes import PLACEHOLDERS, Nodes, data_inputs, index_of, make_node, node_of, tensor_name
 
 
@@ -81,7 +81,7 @@ def import_graph(where: str, graph_def: GraphDef) -> Any:
     graph = tf.Graph()
     try:
         with graph.as_default():
-            tf.import_graph_def(outline(graph_def), name="")
+            tf.import_graph_def(without_data(graph_def), name="")
     except (ValueError, TypeError, tf.errors.OpError) as error:
         raise ModelError(f"{where}: TensorFlow cannot import the graph: {str(error).splitlines()[0]}") from None
     return graph

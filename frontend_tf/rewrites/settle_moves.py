@@ -7,11 +7,13 @@
 
 ONNX can say neither of the first two in one operator. tf2onnx reverses by ReverseSequence, with the batch as lengths, and mirrors
 by a reflection of which it cuts out the doubled rows with Compress. Of a resize it writes the scale, and float32(7 / 6) * 6 is
-less than 7: a row would be missing. All forms here only select elements, so that nothing is rounded (L7).
+less than 7: a row would be missing. From 14 rows to 2, TensorFlow's `i * 7` is row 7, ONNX's `i / float32(2 / 14)` row 6. All
+forms here only select elements, so that nothing is rounded (L7).
 
 A size or padding beyond 2^24 elements is refused: positions are made of it.
 
-Left as they are: axes, paddings or sizes that are computed, mirrored axes of unknown length, sizes whose scale reaches them.
+Left as they are: axes, paddings or sizes that are computed, mirrored axes of unknown length, sizes whose scale reaches them
+with the same elements.
 """
 
 from __future__ import annotations
@@ -88,15 +90,20 @@ def _mirrored(amounts: tuple[int, int], length: int) -> npt.NDArray[np.int32]:
 
 
 def _resize(surgery: Surgery, node: Any, shape: list[int | None], sizes: list[int]) -> bool:
-    """The elements that TensorFlow takes, by its own arithmetic, where a scale would not reach the size."""
+    """The elements that TensorFlow takes, by its own arithmetic, where a scale would not reach the size or take others."""
     _check_length(surgery, node, sizes)
     pairs = [(axis, shape[axis], size) for axis, size in zip((1, 2), sizes, strict=True)]
     if any(length is None or not length for _, length, _ in pairs):
         return False
     known = [(axis, length or 0, size) for axis, length, size in pairs if length != size]
-    if all(int(length * float(np.float32(size) / np.float32(length))) == size for _, length, size in known):
+    chosen = {axis: _nearest(node, length, size) for axis, length, size in known}
+    if all(
+        int(length * float(np.float32(size) / np.float32(length))) == size
+        and np.array_equal(chosen[axis], _nearest_by_scale(node, length, size))
+        for axis, length, size in known
+    ):
         return False
-    _select(surgery, node, {axis: _nearest(node, length, size) for axis, length, size in known})
+    _select(surgery, node, chosen)
     return True
 
 
@@ -107,6 +114,17 @@ def _nearest(node: Any, length: int, size: int) -> npt.NDArray[np.int32]:
     else:
         half = np.float32(0.5 if node.attr["half_pixel_centers"].b else 0.0)
         chosen = np.floor((places + half) * (np.float32(length) / np.float32(size)))
+    return np.asarray(np.minimum(chosen, length - 1), np.int32)
+
+
+def _nearest_by_scale(node: Any, length: int, size: int) -> npt.NDArray[np.int32]:
+    """What ONNX's formulas take, in the modes that tf2onnx writes."""
+    places, half = np.arange(size, dtype=np.float32), np.float32(0.5)
+    scale = np.float32(size) / np.float32(length)
+    if node.attr["align_corners"].b:
+        chosen = np.floor(places * np.float32(length - 1) / np.float32(max(size - 1, 1)) + half)
+    else:
+        chosen = np.floor((places + (half if node.attr["half_pixel_centers"].b else np.float32(0))) / scale)
     return np.asarray(np.minimum(chosen, length - 1), np.int32)
 
 

@@ -162,6 +162,7 @@ def test_a_lowered_leaky_relu(net, contract, slope, bits):
     [
         ("Slice", [[1, 0], [2**63 - 1, -1]], {}),  # of the batch and of the channels
         ("Slice", [[-1, 1], [-(2**63), 99], [2, -3], [-2, 2]], {}),
+        ("Slice", [[-9, -99], [-(2**63), -99], [0, 3], [-1, -1]], {}),  # a start in front of the axis is the first, backwards
         ("Gather", [[3, -4, 3]], {"axis": 1}),
         ("Gather", [-1], {"axis": 2}),
         ("Gather", [[[0, 1], [-1, 2]]], {"axis": -1}),

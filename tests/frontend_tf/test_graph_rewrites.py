@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import pytest
 import tensorflow as tf
 
 from tqt_onnx.frontend_tf import load, to_onnx
 from tqt_onnx.frontend_tf.conversion import convert
+from tqt_onnx.frontend_tf.nodes import make_node
 from tqt_onnx.frontend_tf.readers.graph_files import read_graph
+from tqt_onnx.frontend_tf.rewrites import settle_moves
 from tqt_onnx.frontend_tf.rewrites.patches_to_space_to_depth import patches_to_space_to_depth
 from tqt_onnx.frontend_tf.rewrites.raise_batch_norm import raise_batch_norm
 from tqt_onnx.frontend_tf.rewrites.remove_checks import remove_checks
 from tqt_onnx.frontend_tf.rewrites.surgery import Surgery
 from tqt_onnx.frontend_tf.rewrites.table import REWRITES
 from tqt_onnx.ir import UnsupportedError
+from tqt_onnx.passes.resizes import Side, nearest
 
 v1 = tf.compat.v1
 Write = Callable[..., Path]
@@ -143,6 +147,59 @@ def test_moves_are_written_with_constant_positions(write_graph: Write, assert_sa
     model = to_onnx(frozen)
     assert {node.op_type for node in model.graph} <= {"Identity", "Slice", "Gather", "Transpose", "Resize"}
     assert_same(frozen, model)
+
+
+@pytest.mark.parametrize(
+    ("size", "target", "options"),
+    [(14, 2, {}), (2, 41, {"half_pixel_centers": True}), (8, 47, {"align_corners": True}), (14, 7, {}), (7, 14, {})],
+)
+def test_resized_images_have_tensorflows_elements(
+    write_graph: Write, assert_same: Check, size: int, target: int, options: dict[str, bool]
+) -> None:
+    """14 / 2: float32(2 / 14) is a little more than 1 / 7, and ONNX would take row 6."""
+    frozen = load(write_graph(lambda: v1.image.resize_nearest_neighbor(x_of(size, 3, 2), (target, 3), name="y", **options)))
+    model = to_onnx(frozen)
+    assert_same(frozen, model)
+    assert any(node.op_type == "Gather" for node in model.graph) == (size % 7 != 0 or target % 7 != 0)
+
+
+@pytest.mark.parametrize("op", ["ResizeNearestNeighbor", "MirrorPad"])
+def test_positions_along_a_huge_axis_are_refused(write_graph: Write, op: str) -> None:
+    """8 numbers in a file that ask for gigabytes."""
+
+    def huge() -> None:
+        if op == "MirrorPad":
+            h = tf.pad(x_of(1 << 25), ((0, 0), (1, 1)), "SYMMETRIC", name="big")
+        else:
+            h = v1.image.resize_nearest_neighbor(x_of(7, 7, 2), (2_000_000_000, 8), name="big")
+        tf.nn.relu(h, name="y")
+
+    with pytest.raises(UnsupportedError, match=f"{op} 'big': axes of at most 16777216 elements.*Received: "):
+        to_onnx(load(write_graph(huge)))
+
+
+@pytest.mark.parametrize(
+    ("options", "attributes"),
+    [
+        ({}, ("asymmetric", "floor")),
+        ({"half_pixel_centers": True}, ("tf_half_pixel_for_nn", "floor")),
+        ({"align_corners": True}, ("align_corners", "round_prefer_ceil")),
+    ],
+)
+def test_both_arithmetics_of_the_nearest_element(options: dict[str, bool], attributes: tuple[str, str]) -> None:
+    """TensorFlow's own, and that of ONNX, which `plain-resizes` has too: a Resize stays one where they agree."""
+    tensorflow = make_node(
+        "y", "ResizeNearestNeighbor", ["x", "s"], **({"align_corners": False, "half_pixel_centers": False} | options)
+    )
+    onnx = onnx_ir.node("Resize", [None], {"coordinate_transformation_mode": attributes[0], "nearest_mode": attributes[1]})
+    for length in range(1, 33):
+        for size in range(1, 65):
+            side = Side(2, length, size, np.float32(size) / np.float32(length))
+            expected = tf.raw_ops.ResizeNearestNeighbor(
+                images=np.arange(length).reshape(1, length, 1, 1), size=(size, 1), **options
+            )
+            assert settle_moves._nearest(tensorflow, length, size).tolist() == expected.numpy().reshape(-1).tolist()
+            assert settle_moves._nearest_by_scale(tensorflow, length, size).tolist() == nearest(onnx, side).tolist()
 
 
 def test_erfc_is_written_with_erf(write_graph: Write, assert_same: Check) -> None:

@@ -102,6 +102,10 @@ MOVES: dict[str, Body] = {
     "ResizeBilinear, corners to corners": between(lambda y: v1.resize_bilinear(y, (11, 22), align_corners=True)),
     "ResizeBilinear to a half": between(lambda y: tf.image.resize(y, (3, 2))),
     "ResizeBilinear to a half (legacy)": between(lambda y: v1.resize_bilinear(y, (3, 2))),
+    "ResizeBilinear from one element": between(lambda y: tf.image.resize(tf.reduce_mean(y, (1, 2), keepdims=True), (33, 33))),
+    "ResizeNearestNeighbor (legacy) from 14 to 2": between(
+        lambda y: v1.resize_nearest_neighbor(tf.concat([y, y, y], 1)[:, :14], (2, 8))
+    ),
     "ResizeBilinear of signed numbers": behind(lambda y: tf.image.resize(y, (12, 16))),
     "UpSampling2D (bilinear)": between(keras.layers.UpSampling2D(2, interpolation="bilinear")),
     "MirrorPad REFLECT": between(padded(1, 2, 3, 0, mode="REFLECT")),

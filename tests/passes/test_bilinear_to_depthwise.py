@@ -38,6 +38,12 @@ def test_by_two(golden, mode, edges, kernel):
     )
 
 
+def test_between_one_row_and_itself_nothing_lies(rewritten):
+    text = f"g (float[n,2,1,4] x) => (float[n,2,h,w] y) {{ y = {resize('half_pixel')}(x, , k) }}"
+    *_, convolution = rewritten([BilinearToDepthwise()], text, {"k": np.array([1, 1, 33, 2], np.float32)}).graph
+    assert tuple(convolution.inputs[1].shape) == (2, 1, 1, 3)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 4), (5, 2)])
 @pytest.mark.parametrize("factors", [(2, 2), (1, 2), (3, 4), (8, 5)])
 @pytest.mark.parametrize("mode", ["half_pixel", "asymmetric", "align_corners"])
@@ -50,10 +56,7 @@ def test_the_numbers_are_tensorflows(onnx_text, mode, factors, size):
     options = {"half_pixel_centers": mode == "half_pixel", "align_corners": mode == "align_corners"}
     expected = tf.raw_ops.ResizeBilinear(images=x.transpose(0, 2, 3, 1), size=target, **options).numpy().transpose(0, 3, 1, 2)
     reason = why_not(next(iter(model.graph)))
-    if mode == "align_corners" and 1 in size and target != list(size):
-        assert reason is None or "corners" in reason
-    else:
-        assert reason is None
+    assert reason is None
     BilinearToDepthwise().apply(model)
     session = onnxruntime.InferenceSession(onnx_ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=0, atol=1e-6)
@@ -65,10 +68,12 @@ def test_the_numbers_are_tensorflows(onnx_text, mode, factors, size):
         (f"{IO} {{ y = {resize('half_pixel', 'cubic')}(x, , k) }}", "mode 'cubic'"),
         (f"{IO} {{ y = {resize('tf_crop_and_resize')}(x, r, k) }}", "tf_crop_and_resize"),
         (f"{IO} {{ y = {resize('align_corners')}(x, , k) }}", "corners to corners"),
+        (f"{IO} {{ y = {resize('half_pixel')}(x, , huge) }}", "windows of 40804 elements are too many"),
         (f"g (float[n,2,h,4] x) => (float[n,2,a,b] y) {{ y = {resize('half_pixel')}(x, , k) }}", "not known"),
     ],
 )
 def test_refusals(untouched, onnx_text, text, reason):
-    arrays = {"k": np.array([1, 1, 2, 2], np.float32)} | ({"r": np.zeros(8, np.float32)} if "x, r" in text else {})
+    scales = {"huge": np.array([1, 1, 201, 201], np.float32)} if "huge" in text else {"k": np.array([1, 1, 2, 2], np.float32)}
+    arrays = scales | ({"r": np.zeros(8, np.float32)} if "x, r" in text else {})
     untouched(BilinearToDepthwise(), text, arrays)
     assert reason in str(why_not(next(iter(onnx_text(text, arrays).graph))))

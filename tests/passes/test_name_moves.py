@@ -3,9 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tqt_onnx.passes import name_moves
 from tqt_onnx.passes.name_moves import NameMoves
 
 IO = "g (float[n,4,6,4] x) => (float[n,c,h,w] y)"
+SHUFFLE = "Transpose<perm = [0, 2, 1, 3, 4]>"
 LAST, FIRST = "Transpose<perm = [0, 2, 3, 1]>", "Transpose<perm = [0, 3, 1, 2]>"
 
 
@@ -71,3 +73,19 @@ def test_repeated_rows_and_columns(golden):
 )  # fmt: skip
 def test_refusals(untouched, body, arrays):
     untouched(NameMoves(), f"{IO} {body}", constants(**arrays))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [f"{{ t = {LAST}(x) u = {FIRST}(t) v = {LAST}(u) y = {FIRST}(v) }}", "{ r = Reshape(x, s) n = Neg(r) y = Reshape(n, s) }"],
+)
+def test_no_image_is_numbered_where_no_name_can_come_out(untouched, monkeypatch, body):
+    monkeypatch.setattr(name_moves, "_travel", None)
+    untouched(NameMoves(), f"{IO} {body}", constants(s=[-1, 4, 4, 6]) if "s)" in body else {})
+
+
+def test_an_image_behind_a_transpose_that_is_the_layout_still_has_its_name(rewritten):
+    """The chain begins with the network's own layout; what has a name begins behind it."""
+    text = f"g (float[n,6,4,4] x) => (float[n,c,h,w] y) {{ t = {FIRST}(x) r = Reshape(t, s) u = {SHUFFLE}(r) y = Reshape(u, z) }}"
+    model = rewritten([NameMoves()], text, constants(s=[-1, 2, 2, 6, 4], z=[-1, 4, 6, 4]))
+    assert [node.op_type for node in model.graph] == ["Transpose", "Gather"]

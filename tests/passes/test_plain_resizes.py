@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
+from tqt_onnx.passes import islands
 from tqt_onnx.passes.infer_shapes import InferShapes
 from tqt_onnx.passes.plain_resizes import PlainResizes
+from tqt_onnx.passes.resizes import repeats_whole
 
 IO = "g (float[n,2,4,6] x) => (float[n,2,h,w] y)"
 PLAIN = '<mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
@@ -66,6 +69,59 @@ def test_interpolation_that_hits_elements_is_a_slice(rewritten):
     text = f"{IO} {{ y = Resize{resize('asymmetric', interpolation='linear')}(x, , k) }}"
     model = rewritten([PlainResizes()], text, {"k": np.array([1, 1, 0.5, 1], np.float32)})
     assert [node.op_type for node in model.graph] == ["Slice"]
+
+
+@pytest.mark.parametrize("mode", ["asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"])
+@pytest.mark.parametrize(("size", "left"), [((33, 33), {"Resize"}), ((5, 1), {"Resize"}), ((1, 1), {"Relu"})])
+def test_interpolation_between_nothing_is_repetition(rewritten, mode, size, left):
+    """One element, whatever lies around it: the image-level feature of atrous spatial pyramids."""
+    text = (
+        f"g (float[2,3,1,1] x) => (float[2,3,h,w] y) {{ r = Relu(x) y = Resize{resize(mode, interpolation='linear')}(r, , , s) }}"
+    )
+    model = rewritten([PlainResizes()], text, {"s": np.array([2, 3, *size])})
+    assert {node.op_type for node in model.graph} == {"Relu"} | left
+    assert all(repeats_whole(node) for node in model.graph if node.op_type == "Resize")
+
+
+def test_sizes_of_some_axes(golden):
+    attributes = resize("tf_half_pixel_for_nn")[:-1] + ", axes = [3, -2]>"
+    golden(
+        PlainResizes(),
+        f"{IO} {{ y = Resize{attributes}(x, , , s) }}",
+        f"{IO} {{ y = Resize{PLAIN}(x, , y__scales) }}",
+        {"s": np.array([18, 8])},
+        {"y__scales": np.array([1, 1, 2, 3], np.float32)},
+    )
+
+
+@pytest.mark.parametrize("given", ["x, , k", "x, , , s"])
+def test_an_interpolation_along_some_axes_says_so_for_all(golden, given):
+    linear = resize("half_pixel", interpolation="linear")
+    golden(
+        PlainResizes(),
+        f"{IO} {{ y = Resize{linear[:-1]}, axes = [2, 3]>({given}) }}",
+        f"{IO} {{ y = Resize{linear}(x, , y__scales) }}",
+        {"k": np.array([2, 3], np.float32)} if "k" in given else {"s": np.array([8, 18])},
+        {"y__scales": np.array([1, 1, 2, 3], np.float32)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("attributes", "given", "reason"),
+    [
+        ('mode = "nearest", axes = [2, 3], keep_aspect_ratio_policy = "not_larger"', "x, , , s", "proportions.*not_larger"),
+        ('mode = "nearest", axes = [2, 3]', "x, , k", "axis of 134217728 elements; at most 16777216"),
+        ('mode = "linear"', "x, , k4", "axis of 134217728 elements"),
+    ],
+)
+def test_what_is_left_says_why(untouched, onnx_text, attributes, given, reason):
+    """Before anything is made of a size."""
+    arrays = {"s": np.array([8, 8]), "k": np.array([1 << 25, 1], np.float32), "k4": np.array([1, 1, 1 << 25, 1], np.float32)}
+    used = {name: array for name, array in arrays.items() if name in given.split(", ")}
+    text = f"{IO} {{ y = Resize<{attributes}>({given}) }}"
+    untouched(PlainResizes(), text, used)
+    (island,) = islands(onnx_text(text, used))
+    assert re.search(reason, island.reason)
 
 
 def test_a_size_computed_from_a_shape(rewritten):

@@ -22,7 +22,7 @@ from tqt_onnx.ir import (
 from tqt_onnx.passes import BitWidths, annotate, insert_qdq, islands, lower, remove_qdq, run_passes, weight_floors
 from tqt_onnx.passes.average_pool_to_depthwise import AveragePoolToDepthwise, why_not
 from tqt_onnx.passes.insert_rescale import InsertRescale
-from tqt_onnx.passes.lower import OwnConstants, OwnInputs, SplitBias
+from tqt_onnx.passes.lower import OwnConstants, OwnInputs, SplitBias, lowering
 
 rng = np.random.default_rng(0)
 W = {
@@ -545,3 +545,9 @@ def test_a_convolution_of_volumes_is_an_island(annotated):
         cube=(1, 2, 1, 1, 1),
     )
     assert ["height and width" in island.reason for island in islands(model)] == [True]
+
+
+@pytest.mark.parametrize("contract", ["layer16", "layer32"])
+def test_every_step_of_lowering_knows_the_sign_of_the_input(contract):
+    told = [step.unsigned_input for step in lowering(contract, unsigned_input=True) if hasattr(step, "unsigned_input")]
+    assert len(told) == (4 if contract == "layer16" else 3) and all(told)

@@ -271,3 +271,39 @@ def test_adversarial_int16_layer_is_named(net):
     assert result.layers_not_compared == ()
     exact = (x.astype(np.int64) @ weights) / 2**9
     assert np.array_equal(Oracle(model).run({"x": x})["y__q"].integers, np.clip(np.rint(exact), -(2**15), 2**15 - 1))
+
+
+@pytest.mark.parametrize(
+    ("op", "a", "b", "y"), [("Add", 60, 60, -80), ("Add", -80, -80, 60), ("Mul", 50, 50, -28), ("Mul", -50, -50, 30)]
+)
+def test_a_ratio_of_scales_outside_float32_is_not_certified(net, op, a, b, y):
+    """onnxruntime's integer kernels multiply by the ratio: infinite or zero, it gives other integers."""
+    n = net(["n", 64])
+    x, other = n.quantized("x", "a", a, "i8"), n.weight("b", np.arange(-32, 32), b)
+    n.quantized(n.op("Relu", [n.op(op, [x, other], "s")], "r"), "y", y, "i8")
+    (certificate,) = certify(n.model("y"))
+    assert not certificate.certified and "requantized by 2^" in certificate.reason
+
+
+def test_a_ratio_at_the_end_of_the_range_is_certified_and_exact(net):
+    rng = np.random.default_rng(0)
+    for y in (-43, 100):
+        n = net(["n", 64])
+        x, other = n.quantized("x", "a", 60, "i8"), n.weight("b", rng.integers(-128, 128, 64), 60)
+        n.quantized(n.op("Add", [x, other], "s"), "y", y, "i8")
+        model = n.model("y")
+        assert certify(model)[0].certified
+        assert check_engines(model, [{"x": np.ldexp(rng.integers(-128, 128, (4, 64)).astype(np.float32), 60)}]).ok
+
+
+@pytest.mark.parametrize(("op", "low"), [("Mul", 3), ("Mul", 0), ("Add", 3)])
+def test_chains_that_double_their_digits_end_unbounded(net, op, low):
+    """Squares of squares, and their scales (a chain of zeros and ones has but those), are not followed without end."""
+    n = net(["n", 4])
+    value = n.quantized("x", "a", -4, "u8", upper=None if low else 1)
+    for index in range(5000):
+        value = n.op(op, [value, value], f"m{index}")
+    certificates = certify(n.model(value))
+    assert len(certificates) == 5000 and not certificates[-1].certified
+    assert max(len(certificate.reason) for certificate in certificates) < 500
+    assert "not bounded" in certificates[-1].reason

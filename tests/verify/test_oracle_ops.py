@@ -14,7 +14,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from tqt_onnx.ir import DataError, ModelError, UnsupportedError
-from tqt_onnx.verify import ROUNDINGS, FixedPoint, Oracle
+from tqt_onnx.verify import ROUNDINGS, FixedPoint, Oracle, Session
 from tqt_onnx.verify.intervals import Intervals
 from tqt_onnx.verify.oracle_ops import objection, products
 from tqt_onnx.verify.oracle_ops.conv import convolve
@@ -223,6 +223,35 @@ def test_the_batch_is_sliced_as_a_whole(net, op, constants, attributes):
     out = Oracle(n.model(n.op(op, [n.quantized("x", "a", 0, "i8"), *names], "y", **attributes))).run({"x": x})["y"]
     arrays = [np.array(array, np.int64) for array in constants]
     assert np.array_equal(out.real(), reference(op, [x.astype(float), *arrays], **attributes))
+
+
+EDGES = [-(2**63), -7, -6, -5, -4, -1, 0, 1, 4, 5, 6, 2**63 - 1]
+
+
+@pytest.mark.parametrize("step", [-(2**31), -3, -2, -1, 1, 2, 7])
+def test_slices_are_clamped_as_onnxruntime_clamps_them(net, step):
+    x = np.arange(10, dtype=np.float32).reshape(2, 5)
+    ends = EDGES if step > 0 else EDGES[:-1]  # backwards to 2^63 - 1 is nothing by the standard, everything in onnxruntime
+    for start in EDGES:
+        for end in ends:
+            n = net(["n", 5])
+            constants = [
+                n.constant(name, np.int64([number]))
+                for name, number in zip(("start", "end", "axis", "step"), (start, end, 1, step), strict=True)
+            ]
+            n.op("Slice", [n.quantized("x", "a", 0, "i8"), *constants], "y")
+            model = n.model("y")
+            assert np.array_equal(Oracle(model).run({"x": x})["y"].real(), Session(model).run({"x": x})["y"]), (start, end)
+
+
+@pytest.mark.parametrize(("op", "times"), [("Tile", np.int64([1, 1, 2**20, 2**20])), ("Resize", np.float32([1, 1, 2**20, 2**20]))])
+def test_what_memory_would_not_hold_is_refused_by_name(net, op, times):
+    n = net(["n", 1, "h", "w"])
+    given = [n.constant("times", times)]
+    options = {} if op == "Tile" else {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    n.op(op, [n.quantized("x", "a", 0, "i8"), *([] if op == "Tile" else [""]), *given], "big", **options)
+    with pytest.raises(UnsupportedError, match=f"{op} 'big'.*elements is expected. Received: "):
+        Oracle(n.model("big")).run({"x": np.zeros((1, 1, 2, 2), np.float32)})
 
 
 def test_a_position_beyond_the_end_is_refused(net):

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..fixed_tensor import FixedPoint, aligned, check_magnitude, exact
+from ..fixed_tensor import FixedPoint, aligned, check_magnitude
 from .operands import Op, Operand, fixed, optional
+from .selection import beside
 
 
 def add_fixed(a: FixedPoint, b: FixedPoint, what: str) -> FixedPoint:
@@ -76,7 +77,7 @@ def clip(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
         if bound.dtype.kind != "f":
             x = FixedPoint(limit(x.integers, bound.astype(np.int64)), x.exponent)
         else:
-            (values, edge), exponent = aligned((x, exact(bound, x.exponent)), f"Clip {node.name!r}")
+            (values, edge), exponent = beside(node, x, bound)
             x = FixedPoint(limit(values, edge), exponent)
     return x
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import onnx_ir
 
 from ...ir import DataError, ModelError, UnsupportedError, attribute, constant
-from ..fixed_tensor import FixedPoint, aligned, exact
+from ..fixed_tensor import FixedPoint, aligned
 from .operands import Op, Operand, optional
+from .selection import beside
 
 Array = npt.NDArray[Any]
 
@@ -90,7 +91,7 @@ def pad(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Operand:
         return _padded(x, inputs, mode, fill.astype(x.dtype))
     if fill.dtype.kind in "iu" or not fill:  # integers: those of a tensor between its Q and DQ
         return FixedPoint(_padded(x.integers, inputs, mode, fill.astype(np.int64)), x.exponent)
-    (integers, edge), exponent = aligned((x, exact(fill, x.exponent)), f"Pad {node.name!r}")
+    (integers, edge), exponent = beside(node, x, fill)
     return FixedPoint(_padded(integers, inputs, mode, edge), exponent)
 
 
