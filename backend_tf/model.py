@@ -259,7 +259,9 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         for name, tensor in feeds.items():
             trace.store(name, Laid.plain(tensor))
         for step in self.program.steps:
-            trace.store(step.outputs[0], OPS[step.op](trace, step))
+            found = OPS[step.op](trace, step)
+            for name, laid in zip(step.outputs, found if isinstance(found, tuple) else (found,), strict=False):
+                trace.store(name, laid)
         outputs = {name: trace.value(name).onnx for name in self.program.outputs}
         narrow = {name: tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor for name, tensor in outputs.items()}
         return narrow, trace

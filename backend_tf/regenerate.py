@@ -48,7 +48,7 @@ def _check(program: Program, graph: QuantizerGraph | None) -> None:
                 f"node {step.name!r}: {step.op} has no counterpart in the regenerated TensorFlow graph; "
                 f"one of {', '.join(sorted(OPS))} is expected. Received: {step.op}"
             )
-    known = {*program.inputs, *program.weights, *(step.outputs[0] for step in program.steps)}
+    known = {*program.inputs, *program.weights, *(name for step in program.steps for name in step.outputs)}
     for quantizer in graph.quantizers if graph is not None else ():
         if quantizer.value not in known:
             raise ModelError(f"quantizer {quantizer.id!r} sits on {quantizer.value!r}, which the model does not have")

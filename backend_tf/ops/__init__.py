@@ -9,7 +9,8 @@ from ..program import Step
 from ..trace import Trace
 from . import compute, curves, elementwise, movement, pooling, tail, transposed
 
-Op = Callable[[Trace, Step], Laid]
+Op = Callable[[Trace, Step], Laid | tuple[Laid, ...]]
+"""What it computes: one value, or several in the order of the step's outputs."""
 
 OPS: dict[str, Op] = {
     # compute layers
@@ -52,6 +53,10 @@ OPS: dict[str, Op] = {
     "Pow": curves.power,
     # what stays float (L8)
     "Softmax": tail.softmax,
+    "LogSoftmax": tail.log_softmax,
+    "ArgMax": tail.arg_max,
+    "ArgMin": tail.arg_min,
+    "TopK": tail.top_k,
     "ReduceMean": tail.reduce_mean,
     "ReduceSum": tail.reduce_sum,
     "ReduceMax": tail.reduce_max,

@@ -76,21 +76,24 @@ def unsqueeze(trace: Trace, step: Step) -> Laid:
 
 
 def pad(trace: Trace, step: Step) -> Laid:
-    """A number, or elements of the value itself, around it.
+    """A number, or elements of the value itself, around it; negative pads crop it first.
 
     Raises:
-        UnsupportedError: an unknown mode, a negative pad, or elements around an axis of open length.
+        UnsupportedError: an unknown mode, or elements around an axis of open length.
     """
     x = trace.input(step, 0)
     mode = step.get("mode", "constant")
     pads = [int(length) for length in trace.constant(step, 1)]
-    if (mode not in _BORDERS and mode != "constant") or min(pads, default=0) < 0:
-        raise step.refuse("padding of 0 or more elements is expected", f"mode={mode}, pads={pads}")
+    if mode not in _BORDERS and mode != "constant":
+        raise step.refuse(f"one of the modes constant, {', '.join(_BORDERS)} is expected", mode)
     value = float(trace.constant(step, 2)) if step.given(2) else 0.0
     axes = [int(axis) % x.rank for axis in trace.constant(step, 3)] if step.given(3) else list(range(x.rank))
     amounts = [(0, 0)] * x.rank
     for index, axis in enumerate(axes):
         amounts[x.axis(axis)] = (pads[index], pads[index + len(axes)])
+    if min(pads, default=0) < 0:
+        x = x.like(x.tensor[tuple(slice(max(-before, 0), min(behind, 0) or None) for before, behind in amounts)])
+        amounts = [(max(before, 0), max(behind, 0)) for before, behind in amounts]
     if mode == "constant":
         return x.like(tf.pad(x.tensor, amounts, constant_values=tf.constant(value, x.tensor.dtype)))
     lengths = x.tensor.shape.as_list()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import onnx
 import tensorflow as tf
@@ -16,6 +16,40 @@ def softmax(trace: Trace, step: Step) -> Laid:
     """Softmax over one axis."""
     x = trace.input(step, 0)
     return x.like(tf.nn.softmax(x.tensor, x.axis(step.get("axis", -1))))
+
+
+def log_softmax(trace: Trace, step: Step) -> Laid:
+    """Logarithm of the Softmax over one axis."""
+    x = trace.input(step, 0)
+    return x.like(tf.nn.log_softmax(x.tensor, x.axis(step.get("axis", -1))))
+
+
+def arg_max(trace: Trace, step: Step) -> Laid:
+    """Where the largest element of an axis is, the first of several: int64.
+
+    Raises:
+        UnsupportedError: `select_last_index`.
+    """
+    return _position(trace, step, tf.argmax)
+
+
+def arg_min(trace: Trace, step: Step) -> Laid:
+    """Where the smallest element is, likewise."""
+    return _position(trace, step, tf.argmin)
+
+
+def top_k(trace: Trace, step: Step) -> tuple[Laid, Laid]:
+    """The k largest (or smallest) elements of an axis in order, and where they are: int64; of equal ones the first comes first.
+
+    Raises:
+        UnsupportedError: k is computed.
+    """
+    x = trace.input(step, 0)
+    axis = step.get("axis", -1) % x.rank
+    perm = (*(other for other in x.perm if other != axis), axis)
+    sign = 1.0 if step.get("largest", 1) else -1.0
+    values, positions = tf.math.top_k(sign * x.to(perm), int(trace.constant(step, 1).item()))
+    return Laid(sign * values, perm), Laid(tf.cast(positions, tf.int64), perm)
 
 
 def reduce_mean(trace: Trace, step: Step) -> Laid:
@@ -95,7 +129,20 @@ def _reduced(trace: Trace, step: Step, function: Callable[..., tf.Tensor]) -> La
     if not axes and step.get("noop_with_empty_axes", 0):
         return x
     axes = axes or list(range(x.rank))
-    reduced = function(x.tensor, [x.axis(axis) for axis in axes], keepdims=True)
+    return _shrunk(x, function(x.tensor, [x.axis(axis) for axis in axes], keepdims=True), axes, step)
+
+
+def _position(trace: Trace, step: Step, function: Callable[..., tf.Tensor]) -> Laid:
+    if step.get("select_last_index", 0):
+        raise step.refuse("select_last_index=0 is expected", 1)
+    x = trace.input(step, 0)
+    axis = step.get("axis", 0) % x.rank
+    found = function(x.tensor, x.axis(axis), output_type=tf.int64)
+    return _shrunk(x, tf.expand_dims(found, x.axis(axis)), [axis], step)
+
+
+def _shrunk(x: Laid, reduced: tf.Tensor, axes: Sequence[int], step: Step) -> Laid:
+    """What was computed along some axes of `x`, which have one element now, with `keepdims` or without."""
     if step.get("keepdims", 1):
         return x.like(reduced)
     kept = [axis for axis in x.perm if axis not in axes]

@@ -90,7 +90,10 @@ def check_references(where: str, nodes: Nodes) -> None:
         for name in node.input:
             if node_of(name) not in nodes:
                 raise ModelError(f"{where}: truncated: node {node.name!r} reads {name!r}, which is not in the file")
-            index_of(name)
+            try:
+                index_of(name)
+            except ModelError as error:
+                raise ModelError(f"{where}: node {node.name!r}: {error}") from None
         fewest, given = _fewest_inputs(node.op), data_inputs(node)
         if len(given) < fewest:
             raise ModelError(f"{where}: node {node.name!r}: {node.op} reads {fewest} tensors or more. Received: {given}")

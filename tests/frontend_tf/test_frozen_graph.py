@@ -296,7 +296,7 @@ def test_an_input_that_is_not_float32_is_refused_with_the_way_out(tmp_path, asse
     [
         (lambda nodes: nodes["out"].input.pop(), r"'out': Identity reads 1 tensors or more\. Received: \[\]"),
         (lambda nodes: nodes["conv"].input.pop(), r"'conv': Conv2D reads 2 tensors or more\. Received: \['input'\]"),
-        (lambda nodes: nodes["relu"].input.__setitem__(0, "conv:zz"), r"a number.*Received: 'conv:zz'"),
+        (lambda nodes: nodes["relu"].input.__setitem__(0, "conv:zz"), r"m\.pb: node 'relu': .*a number.*Received: 'conv:zz'"),
     ],
 )
 def test_nodes_that_read_too_little_and_tensors_without_a_number(tmp_path: Path, edit: Callable[[Any], None], message: str) -> None:

@@ -85,4 +85,4 @@ def test_pairs_of_branches(join: str, first: str, unsigned: bool) -> None:
         assert one.float_layers == () and merged_pairs(one.model) == [], second
         assert Structure(one.model).fingerprint() == Structure(other.model).fingerprint(), second
         outcome = check(one.model, images)
-        assert outcome.exact and outcome.not_certified == () and all(layer.certified for layer in outcome.certificates), second
+        assert outcome.exact and outcome.not_certified == () and all(layer.promised for layer in outcome.certificates), second

@@ -14,6 +14,7 @@ from tqt_onnx.passes import insert_qdq, remove_qdq
 from tqt_onnx.verbs import exhaustion
 from tqt_onnx.verbs.check import check, tensorflow_runner
 from tqt_onnx.verbs.exhaustion import LANES, cut_out, exhaust, observed_on
+from tqt_onnx.verbs.show import show_check
 from tqt_onnx.verify import Oracle, certify, check_engines
 from tqt_onnx.verify.plan import make_plan
 
@@ -126,7 +127,7 @@ def test_an_engine_that_rounds_the_argument_otherwise_has_not_agreed(swish):
     assert run(swish[0], engine) == {}
 
 
-def test_tensorflow_runs_the_entries_as_it_runs_slices(swish):
+def test_tensorflow_runs_the_entries_as_it_runs_slices(swish, capsys):
     model, data = swish
     certificate = table_of(model)
     assert "tf" in exhaust(model, ("oracle", "tf"), {"tf": tensorflow_runner})([certificate])[certificate.output]
@@ -135,6 +136,9 @@ def test_tensorflow_runs_the_entries_as_it_runs_slices(swish):
     assert certificate.node in result.without_certificate
     (note,) = (note for note in result.notes if "entry" in note)
     assert note == observed_on(1, result.engines) and "onnxruntime 1." in note and "tensorflow 2." in note
+    show_check(result)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "1 more run entry by entry" in text and "and every exhausted table" in text and "every entry was run" in text
 
 
 def test_what_is_exhausted_is_promised(swish):
