@@ -166,3 +166,21 @@ def test_a_factor_behind_goes_into_the_next_layer_and_one_inside_stays(lowered):
     model, _ = lowered(body)
     assert [table.operators for table in functions(model)] == [("Mul", "Sigmoid", "Mul")]
     assert sum(node.op_type == "Conv" for node in model.graph) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "inside"),
+    [
+        ("k = Clip(c, half) f = Reciprocal(k)", ("Clip", "Reciprocal")),
+        ("k = Clip(c, half, six) f = Log(k)", ("Clip", "Log")),
+        ("k = Clip(c, half) f = Div(three, k)", ("Clip", "Div")),
+        ("k = Clip(c, half) s = Sqrt(k) f = Reciprocal(s)", ("Clip", "Sqrt", "Reciprocal")),
+        ("k = Clip(c, half) f = Tanh(k)", ("Tanh",)),
+        ("k = Clip(c, zero, six) f = Exp(k)", ("Exp",)),
+        ("r = Relu(c) a = Add(r, three) f = Reciprocal(a)", ("Add", "Reciprocal")),
+    ],
+)
+def test_a_clip_that_keeps_a_division_from_zero_is_part_of_the_function(lowered, body, inside):
+    model, _ = lowered(f"c = Conv{CONV}(x, w) {body} y = Conv{CONV}(f, v)")
+    (table,) = functions(model)
+    assert table.operators == inside
