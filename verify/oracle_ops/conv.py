@@ -30,11 +30,16 @@ def conv(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
         pads=attribute(node, "pads", (0,) * 2 * spatial),
         group=attribute(node, "group", 1),
     )
-    y = FixedPoint(total, x.exponent + weights.exponent)
+    return with_bias(node, FixedPoint(total, x.exponent + weights.exponent), bias)
+
+
+def with_bias(node: onnx_ir.Node, y: FixedPoint, bias: Operand | None) -> FixedPoint:
+    """The sum `y [N, O, ...]` of a convolution and its bias [O], where it has one."""
     if bias is None:
         return y
     b = fixed(bias)
-    return add_fixed(y, FixedPoint(b.integers.reshape(-1, *(1,) * spatial), b.exponent), f"Conv {node.name!r}")
+    column = FixedPoint(b.integers.reshape(-1, *(1,) * (y.integers.ndim - 2)), b.exponent)
+    return add_fixed(y, column, f"{node.op_type} {node.name!r}")
 
 
 def convolve(

@@ -12,7 +12,7 @@ import onnx_ir
 from ...ir import attribute
 from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint
-from .elementwise import add_fixed
+from .conv import with_bias
 from .operands import Op, Operand, fixed, optional, window_at
 from .products import as_integers, exact_dtype, sum_bound
 
@@ -30,11 +30,7 @@ def conv_transpose(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Fixe
         beyond=attribute(node, "output_padding", (0,) * spatial),
         group=attribute(node, "group", 1),
     )
-    y = FixedPoint(total, x.exponent + weights.exponent)
-    if bias is None:
-        return y
-    b = fixed(bias)
-    return add_fixed(y, FixedPoint(b.integers.reshape(-1, *(1,) * spatial), b.exponent), f"ConvTranspose {node.name!r}")
+    return with_bias(node, FixedPoint(total, x.exponent + weights.exponent), bias)
 
 
 def spread(
