@@ -42,7 +42,7 @@ def test_models_that_cannot_be_quantized(refused: Refused, tmp_path: Path, dense
 
 def test_a_graph_without_anything_to_quantize(refused: Refused, tmp_path: Path, dense: Path) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Sigmoid", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    graph = helper.make_graph([helper.make_node("Softmax", ["x"], ["y"])], "g", ends[:1], ends[1:])
     write(tmp_path / "m.onnx", helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10))
     assert "nothing to quantize" in refused("quantize {t}/m.onnx -o {t}/o.onnx --calibration {d}/x.npy", d=dense)
 

@@ -69,7 +69,7 @@ PRODUCTS: dict[str, Callable[[Any], Any]] = {
     "Mul by a position map": lambda x: conv(relu(x) * numbers(1, 5, 4, C), 2),
     "Mul of a product": lambda x: conv(relu(x) * relu(x, 1) * conv(x, seed=2), 2),
     "Mul in a residual branch": lambda x: (h := conv(x)) + h * conv(x, seed=1),
-    "Square": lambda x: conv(tf.square(conv(x)), 2),
+    "Square of a layer": lambda x: conv(tf.square(conv(x)), 2),
     "SquaredDifference with a constant": lambda x: conv(tf.math.squared_difference(conv(x), numbers(C)), 2),
     "SquaredDifference of two tensors": lambda x: conv(tf.math.squared_difference(conv(x), conv(x, seed=1)), 2),
 }

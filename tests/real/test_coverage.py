@@ -32,9 +32,9 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
 
 ISLANDS: Final[dict[str, list[str]]] = {
     "global_pool_by_axis": ["ReduceMean"],
-    "keras_batch_norm_training": ["Div", "Pow"],
+    "keras_batch_norm_training": ["InstanceNormalization"],
     "keras_softmax": ["Div", "Exp", "ReduceMax", "ReduceSum"],
-    "l2_normalize": ["ReduceSum", "ReduceSum"],
+    "l2_normalize": ["Clip", "Clip", "Div", "Div", "ReduceSumSquare", "ReduceSumSquare", "Sqrt", "Sqrt"],
     "max_pool_by_axis": ["ReduceMax"],
     **{f"reduce_sum_{axes}_True": ["Add", "ReduceSum"] for axes in ("0", "1", "1_2", "2", "3")},
 }
