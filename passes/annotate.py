@@ -25,7 +25,8 @@ from ..ir import (
     constant,
     name_of,
 )
-from .flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, ROUNDED, SUM_ROLE, Flow, analyse, is_rectifier, role_of, upper_limit
+from .flow import ROUNDED, Flow, analyse
+from .node_roles import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, SUM_ROLE, is_rectifier, role_of, upper_limit
 
 ALPHA_BITS = 10
 """Slopes of leaky relus: in `[-2^9, 2^9)`, so that the product with 16 bits stays within 2^24, exact in float32 (L3, X1)."""

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import onnx_ir
 
 from ..ir import MOST_ELEMENTS, ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, static_shape
-from .flow import RECIPROCAL_ROLE, SUM_ROLE
+from .node_roles import RECIPROCAL_ROLE, SUM_ROLE
 from .rewriting import drop, take_over
 
 logger = logging.getLogger(__name__)

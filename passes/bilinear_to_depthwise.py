@@ -38,7 +38,7 @@ import numpy.typing as npt
 import onnx_ir
 
 from ..ir import MOST_ELEMENTS, ROLE_KEY, SOURCE_KEY, add_initializer, add_node, attribute, name_of, static_shape
-from .flow import RECIPROCAL_ROLE
+from .node_roles import RECIPROCAL_ROLE
 from .resizes import REPETITION, Side, sides_of, why_no_sides
 from .rewriting import drop, take_over
 

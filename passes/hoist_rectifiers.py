@@ -28,9 +28,9 @@ from typing import ClassVar
 import onnx_ir
 
 from ..ir import attribute, constant, consumers, only_consumer
-from .flow import is_rectifier, leaky_slope
 from .fold_pad import fill_of
 from .hoisting import hoist
+from .node_roles import is_rectifier, leaky_slope
 from .resizes import repeats_whole
 from .rewriting import drop, is_op, refuse
 

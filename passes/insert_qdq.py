@@ -34,7 +34,8 @@ from ..ir import (
 )
 from ..kernels import fixed_point
 from .base import remove_unused
-from .flow import Flow, analyse, is_rectifier, role_of
+from .flow import Flow, analyse
+from .node_roles import is_rectifier, role_of
 from .qdq_merges import check_no_merged_pairs
 
 _FINEST_BEHIND_CLIP = -21

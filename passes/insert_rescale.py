@@ -18,7 +18,8 @@ from typing import ClassVar
 import onnx_ir
 
 from ..ir import ROLE_KEY, add_node, constant, is_forked, name_of
-from .flow import RESCALE_ROLE, Flow, analyse, group_is_signed, role_of
+from .flow import Flow, analyse, group_is_signed
+from .node_roles import RESCALE_ROLE, role_of
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ import numpy as np
 import onnx_ir
 
 from ..ir import ROLE_KEY, SOURCE_KEY, add_initializer, add_node, name_of, only_consumer
-from .flow import LEAKY_ROLE, RESCALE_ROLE, SLOPE_ROLE, Flow, analyse, leaky_slopes
+from .flow import Flow, analyse
+from .node_roles import LEAKY_ROLE, RESCALE_ROLE, SLOPE_ROLE, leaky_slopes
 from .rewriting import Float64, drop, is_op, refuse, take_over
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from .average_pool_to_depthwise import AveragePoolToDepthwise
 from .base import Pass, run_passes
 from .bilinear_to_depthwise import BilinearToDepthwise
 from .fence_resizes import FenceResizes
-from .flow import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, SUM_ROLE, Flow, analyse, role_of
+from .flow import Flow, analyse
 from .insert_rescale import InsertRescale
 from .leaky_to_max import LeakyToMax
+from .node_roles import BIAS_ROLE, INPUT_ROLE, RECIPROCAL_ROLE, REQUANTIZE_ROLE, SUM_ROLE, role_of
 
 
 @dataclass(frozen=True)

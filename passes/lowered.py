@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir
 
 from ..ir import Contract, UsageError
-from .flow import BIAS_ROLE, REQUANTIZE_ROLE, role_of
 from .lower import lowering
+from .node_roles import BIAS_ROLE, REQUANTIZE_ROLE, role_of
 
 
 def refuse_unlowered(model: onnx_ir.Model, contract: Contract, *, unsigned_input: bool = False) -> None:

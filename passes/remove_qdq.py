@@ -27,8 +27,8 @@ from ..ir import (
 )
 from ..kernels import fixed_point
 from .base import remove_unused
-from .flow import RESCALE_ROLE
 from .insert_qdq import FLOAT_SUFFIX, integer_type_bounds, storage
+from .node_roles import RESCALE_ROLE
 
 
 def remove_qdq(model: onnx_ir.Model) -> tuple[onnx_ir.Model, QuantizerGraph]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir
 
 from ..ir import COMPUTE, Quantizer, attribute, name_of, static_shape
-from ..passes.flow import RECIPROCAL_ROLE, SLOPE_ROLE, SUM_ROLE, role_of
+from ..passes.node_roles import RECIPROCAL_ROLE, SLOPE_ROLE, SUM_ROLE, role_of
 
 FLOAT_BYTES = 4
 

@@ -16,7 +16,8 @@ from typing import Final
 import onnx_ir
 
 from ..ir import PASS_THROUGH, attribute, constant, consumers, only_consumer
-from ..passes.flow import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, SUM_ROLE, Flow, role_of, upper_limit
+from ..passes.flow import Flow
+from ..passes.node_roles import INPUT_ROLE, RECIPROCAL_ROLE, RESCALE_ROLE, SUM_ROLE, role_of, upper_limit
 
 _WORDS: Final = {
     "DepthToSpace": "depth to space",

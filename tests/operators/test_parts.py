@@ -88,7 +88,7 @@ def test_attention() -> None:
     result = next(iter(journey.quantizations.values()))
     assert sum(quantizer.role == "weight" for quantizer in result.graph.quantizers) == 7  # the seventh scales the logits
     assert [island.op_type for island in result.islands if island.expected] == ["Softmax"]
-    record("topologies", "attention: a Softmax that layers follow", journey)
+    record("operators", "Softmax that layers follow (attention)", journey)
 
 
 @pytest.mark.parametrize("reduce", [tf.reduce_mean, tf.reduce_max])
@@ -103,4 +103,4 @@ def test_pooled_behind_squeeze_and_excite(reduce: Callable[..., tf.Tensor]) -> N
 
     journey = take(network, images(*IMAGE), settings=NETWORK)
     journey.assert_exact()
-    record("topologies", f"squeeze-and-excite in front of {reduce.__name__}", journey)
+    record("operators", f"{reduce.__name__} behind squeeze-and-excite", journey)

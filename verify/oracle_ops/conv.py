@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import attribute
 from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint
 from .elementwise import add_fixed
-from .operands import Op, Operand, fixed, optional, window_at
+from .operands import Op, Operand, fixed, optional, sliding, window_at
 from .products import as_integers, exact_dtype, sum_bound
 
 
@@ -25,10 +24,7 @@ def conv(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> FixedPoint:
     total = convolve(
         x.integers,
         weights.integers,
-        strides=attribute(node, "strides", (1,) * spatial),
-        dilations=attribute(node, "dilations", (1,) * spatial),
-        pads=attribute(node, "pads", (0,) * 2 * spatial),
-        group=attribute(node, "group", 1),
+        **sliding(node, spatial),
     )
     return with_bias(node, FixedPoint(total, x.exponent + weights.exponent), bias)
 

@@ -13,7 +13,7 @@ from ...ir import attribute
 from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint
 from .conv import with_bias
-from .operands import Op, Operand, fixed, optional, window_at
+from .operands import Op, Operand, fixed, optional, sliding, window_at
 from .products import as_integers, exact_dtype, sum_bound
 
 
@@ -24,11 +24,8 @@ def conv_transpose(node: onnx_ir.Node, inputs: Sequence[Operand | None]) -> Fixe
     total = spread(
         x.integers,
         weights.integers,
-        strides=attribute(node, "strides", (1,) * spatial),
-        dilations=attribute(node, "dilations", (1,) * spatial),
-        pads=attribute(node, "pads", (0,) * 2 * spatial),
         beyond=attribute(node, "output_padding", (0,) * spatial),
-        group=attribute(node, "group", 1),
+        **sliding(node, spatial),
     )
     return with_bias(node, FixedPoint(total, x.exponent + weights.exponent), bias)
 

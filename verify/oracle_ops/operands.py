@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import UnsupportedError, constant
+from ...ir import UnsupportedError, attribute, constant
 from ...kernels.fixed_point import bounds
 from ..fixed_tensor import FixedPoint
 
@@ -101,6 +101,16 @@ def fixed(operand: Operand | None) -> FixedPoint:
 def optional(inputs: Sequence[Operand | None], index: int) -> Operand | None:
     """An input that may be absent."""
     return inputs[index] if index < len(inputs) else None
+
+
+def sliding(node: onnx_ir.Node, spatial: int) -> dict[str, Any]:
+    """Strides, dilations, pads and groups of a convolution over so many axes, as keyword arguments."""
+    return {
+        "strides": attribute(node, "strides", (1,) * spatial),
+        "dilations": attribute(node, "dilations", (1,) * spatial),
+        "pads": attribute(node, "pads", (0,) * 2 * spatial),
+        "group": attribute(node, "group", 1),
+    }
 
 
 def window_at(starts: Sequence[int], strides: Sequence[int], size: Sequence[int]) -> tuple[Any, ...]:
