@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -123,6 +123,35 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         """The current thresholds by share group."""
         return {group: float(_array(variable)) for group, variable in self._log2_t.value.items()}
 
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Share groups with a threshold of their own: the order of every vector of thresholds."""
+        return tuple(self._log2_t.value)
+
+    @property
+    def trainable_weights_only(self) -> list[Any]:
+        """The trainable variables that are no thresholds."""
+        thresholds = {variable.name for variable in self._log2_t.value.values()}
+        return [variable for variable in self.trainable_variables if variable.name not in thresholds]
+
+    def threshold_vector(self) -> npt.NDArray[np.float32]:
+        """The current `log2_t`, float32 [groups]."""
+        return np.array([_array(variable) for variable in self._log2_t.value.values()], np.float32)
+
+    def set_thresholds(self, log2_t: npt.NDArray[np.float32]) -> None:
+        """Sets every threshold.
+
+        Args:
+            log2_t: float32 [groups], in the order of `groups`.
+        """
+        for variable, value in zip(self._log2_t.value.values(), log2_t, strict=True):
+            variable.assign(value)
+
+    @property
+    def logit_names(self) -> tuple[str, ...]:
+        """For each output the value in front of its Softmax, else the output itself."""
+        return tuple(self.program.logits(name) for name in self.program.outputs)
+
     def quantizer_graph(self) -> QuantizerGraph:
         """The quantizer graph with the exponents of the current thresholds.
 
@@ -143,6 +172,34 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         del training  # nothing of the graph behaves differently (batch norm is folded)
         outputs = self._run(self._feeds(inputs), self.wide_layers(), self._decided if self._on else None)[0]
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+    def forward(
+        self,
+        feeds: Feeds,
+        thresholds: tf.Tensor | None = None,
+        *,
+        training: bool = False,
+        quantized: bool = True,
+        also: Sequence[str] = (),
+    ) -> Feeds:
+        """Runs the graph as `call` does, for a training loop that holds the thresholds itself.
+
+        Args:
+            feeds: every input by name.
+            thresholds: float32 [groups] in the order of `groups`, used instead of the model's own variables.
+            training: unused while no statistics move.
+            quantized: False runs in float.
+            also: names of further values that are returned, in the ONNX layout: logits, say.
+
+        Returns:
+            Outputs and the values of `also` by name.
+        """
+        del training
+        graph = self._decided if quantized else None
+        outputs, trace = self._run(
+            self._feeds(feeds), self.wide_layers() if quantized else frozenset(), graph, thresholds=thresholds
+        )
+        return outputs | {name: tf.cast(trace.value(name).onnx, tf.float32) for name in also if name not in outputs}
 
     def integers(self, feeds: Arrays, batch_size: int = 64) -> dict[str, npt.NDArray[np.int32]]:
         """The integers of every quantizer, as the model computes them with the quantizers on.
@@ -179,7 +236,7 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
 
     def wide_layers(self) -> frozenset[str]:
         """Names of the layers that run in float64, since the static bound of their integers passes 2^24 (X2); none in float."""
-        if not self._on:
+        if self._decided is None or not self._on:
             return frozenset()
         with tf.init_scope():
             return wide_steps(self.program, self.quantizer_graph(), self.arrays())
@@ -249,13 +306,19 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         }
 
     def _run(
-        self, feeds: Feeds, wide: frozenset[str], graph: QuantizerGraph | None, tap: bool = False
+        self,
+        feeds: Feeds,
+        wide: frozenset[str],
+        graph: QuantizerGraph | None,
+        tap: bool = False,
+        thresholds: tf.Tensor | None = None,
     ) -> tuple[dict[str, tf.Tensor], Trace]:
         """The outputs, and the trace with what was tapped; in float without a quantizer graph."""
-        thresholds = None if graph is None else Thresholds(graph, self._log2_t.value)
+        log2_t = self._log2_t.value if thresholds is None else dict(zip(self.groups, tf.unstack(thresholds), strict=True))
+        exponents = None if graph is None else Thresholds(graph, log2_t)
         quantizers = {} if graph is None else graph.by_value()
         quantizers |= rounded_clips(self.program, quantizers)
-        trace = Trace(self.program, self._variables_of.value, thresholds, quantizers, wide, tap)
+        trace = Trace(self.program, self._variables_of.value, exponents, quantizers, wide, tap)
         for name, tensor in feeds.items():
             trace.store(name, Laid.plain(tensor))
         for step in self.program.steps:

@@ -18,6 +18,10 @@ STRUCTURAL = {"Clip": (1, 2), "Pad": (2,), "Resize": (2,)}
 """Float inputs that say what an operator does, by operator: constants of the program, not weights; nor are those of functions."""
 
 
+_RESHAPING = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+"""What may stand between a Softmax and the output of the graph without changing which class is which."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One node: operator, names of the values it reads (None where left out) and writes, attributes as plain Python values."""
@@ -91,6 +95,15 @@ class Program:
     weights: dict[str, Weight]
     constants: dict[str, npt.NDArray[Any]]
     functions: frozenset[str] = frozenset()
+
+    def logits(self, output: str) -> str:
+        """The value in front of the Softmax that gives this output, through what only reshapes it; else the output itself."""
+        makers = {name: step for step in self.steps for name in step.outputs}
+        value, step = output, makers.get(output)
+        while step is not None and step.op in _RESHAPING:
+            value = step.input(0)
+            step = makers.get(value)
+        return step.input(0) if step is not None and step.op == "Softmax" else output
 
 
 def parse(model: onnx_ir.Model, quantized: Container[str] = ()) -> Program:

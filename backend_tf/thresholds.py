@@ -15,7 +15,8 @@ from ..kernels import tqt
 def initial_log2_t(member: Quantizer, log2_t: float | None) -> float:
     """First value of a share group's threshold: the given one, else the middle of the interval that has the group's exponent.
 
-    The upper end of that interval, the power of two itself, would flip the scale at the first step of a training.
+    The upper end of that interval, the power of two itself, would flip the scale at the first step of a training; methods that
+    compare whole powers of two give nothing else, so it is taken for "this exponent" and not for a real threshold.
 
     Args:
         member: any quantizer of the group, with its exponent.
@@ -28,7 +29,7 @@ def initial_log2_t(member: Quantizer, log2_t: float | None) -> float:
         ModelError: the given threshold belongs to another exponent.
     """
     ceiling = member.decided_exponent + member.bits - int(member.signed)
-    if log2_t is None:
+    if log2_t is None or log2_t == ceiling:
         return ceiling - 0.5
     if math.isnan(log2_t) or math.isinf(log2_t) or math.ceil(log2_t) != ceiling:
         raise ModelError(

@@ -14,7 +14,7 @@ from ..ir import DataError, ModelError, Quantizer
 from ..kernels.histogram import MagnitudeHistogram, PowerOfTwoHistogram, Range
 from ..kernels.klj import klj_histogram, klj_log2
 from ..kernels.percentile import PERCENTILE, FloatHistogram, percentile_log2
-from ..kernels.thresholds import ZERO_LOG2, max_log2, mse_log2, weight_log2, weight_mse_log2
+from ..kernels.thresholds import ZERO_LOG2, max_log2, mse_log2, weight_log2, weight_log2_for_training, weight_mse_log2
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,10 @@ METHODS: Final[dict[str, Rule]] = {
 WEIGHT_METHODS: Final[dict[str, Callable[[npt.NDArray[Any], int, bool], float]]] = {
     "mse": weight_mse_log2,
     "max": weight_log2,
+    "3sd": lambda w, _bits, _signed: weight_log2_for_training(w),
 }
-"""How thresholds of weights and reciprocals are decided: smallest squared error, or the paper's `max|w|` (C1, Q7)."""
+"""How thresholds of weights and reciprocals are decided: smallest squared error, the paper's `max|w|` (Q7), or where training
+starts, `|mean| + 3 std` (C1)."""
 
 
 def rule_for(members: Sequence[Quantizer], method: str) -> Rule:
@@ -132,6 +134,8 @@ def decide_constants(members: Sequence[Quantizer], arrays: Sequence[npt.NDArray[
         return ZERO_LOG2
     if any(member.role == "bias" for member in members):
         return max_log2(seen, signed)
+    if method == "3sd" and any(member.role != "weight" for member in members):
+        method = "mse"  # reciprocals and slopes are not trained
     return WEIGHT_METHODS[method](together, bits, signed)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..verbs.presets import Preset
 
 METHODS: Final = ("mse", "max", "percentile", "klj")
-WEIGHT_METHODS: Final = ("mse", "max")
+WEIGHT_METHODS: Final = ("mse", "max", "3sd")
 PREPROCESS: Final = ("none", "inception", "vgg", "resnet_v1p5", "darknet", "letterbox", "unit", "signed_unit")
 """Repeated here so that `--help` loads no NumPy; a test compares them with the tables of `calibrate` and `datasets`."""
 

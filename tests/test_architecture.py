@@ -22,7 +22,7 @@ ROOMS = {
     "kernels": set(),
     "frontend_tf": {"ir"},
     "frontend_onnx": {"ir"},
-    "passes": {"ir", "kernels.fixed_point", "kernels.functions"},
+    "passes": {"ir", "kernels.fixed_point", "kernels.functions", "kernels.batch_norm"},
     "calibrate": {"ir", "kernels"},
     "backend_tf": {"ir", "kernels"},
     "verify": {"ir", "kernels"},
@@ -47,8 +47,8 @@ ROOMS = {
 """Room -> what it may import of ours. The root (`__init__`, `__main__`) may import every room."""
 
 MAY_LOAD = {
-    "tensorflow": {"frontend_tf", "backend_tf", "kernels/tqt.py"},
-    "keras": {"frontend_tf", "backend_tf", "verbs/demo.py"},
+    "tensorflow": {"frontend_tf", "backend_tf", "kernels/tqt.py", "kernels/epilogue.py", "kernels/native.py"},
+    "keras": {"frontend_tf", "backend_tf", "verbs/demo.py", "verbs/keras_models.py"},
     "tf2onnx": {"frontend_tf/conversion/convert.py"},
     "onnxruntime": {"calibrate", "verify"},
     "sklearn": {"datasets/digits.py"},

@@ -11,16 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy.typing as npt
-
 from ..ir import ModelError, UsageError, fed_inputs, name_of, quantizers_of
 from .exhaustion import exhaust, observed_on
-from .sources import Feeder, Progress, open_model
+from .sources import Data, Feeder, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..datasets import Dataset
     from ..verify import CheckResult
 
 ENGINES: Final = ("oracle", "ort", "tf")
@@ -30,7 +27,7 @@ COPIES: Final = {"oracle": "oracle", "ort": "ort", "ort-optimized": "ort", "tf":
 
 def check(
     model: onnx_ir.Model | str | os.PathLike[str],
-    data: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str] | None = None,
+    data: Data | None = None,
     *,
     engines: Sequence[str] = ("oracle", "ort"),
     copies: Mapping[str, onnx_ir.Model] | None = None,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy.typing as npt
 
 from .. import __version__
 from ..calibrate import METHODS, PERCENTILE, WEIGHT_METHODS, calibrate
@@ -43,12 +41,12 @@ from ..passes import (
     run_passes,
     weight_floors,
 )
-from .sources import Feeder, Feeds, Progress, open_model
+from .sources import Data, Feeder, Feeds, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..datasets import Dataset
+    from ..datasets import Preprocessing
     from ..passes import Pass
 
 logger = logging.getLogger(__name__)
@@ -103,9 +101,45 @@ class Quantization:
         }
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A float model as it will be quantized, before any threshold is known.
+
+    Attributes:
+        model: optimized and lowered, still float.
+        graph: its quantizers, without exponents.
+        feeder: the calibration data.
+        widths: bits and contract.
+        given: thresholds that came with the source (FakeQuant nodes), by share group.
+    """
+
+    model: onnx_ir.Model
+    graph: QuantizerGraph
+    feeder: Feeder
+    widths: BitWidths
+    given: dict[str, float]
+
+    def feeds(self) -> Iterator[Feeds]:
+        """The calibration data, batch by batch; inputs that were declared unsigned are checked."""
+        return _signed_as_stated(self.feeder, self.widths)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Statically decided thresholds.
+
+    Attributes:
+        log2_thresholds: share group -> binary logarithm of the real threshold.
+        graph: the quantizers with their exponents.
+    """
+
+    log2_thresholds: dict[str, float]
+    graph: QuantizerGraph
+
+
 def quantize(
     model: onnx_ir.Model | str | os.PathLike[str],
-    calibration: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+    calibration: Data,
     *,
     bits: BitWidths | None = None,
     method: str = "mse",
@@ -114,7 +148,7 @@ def quantize(
     parallel: bool = False,
     ignore_ranges: bool = False,
     passes: str | Sequence[Pass] | None = None,
-    preprocess: str = "none",
+    preprocess: str | Preprocessing = "none",
     limit: int | None = None,
     seed: int | None = None,
     exclude: str | os.PathLike[str] | Sequence[str] | None = None,
@@ -144,10 +178,49 @@ def quantize(
         DataError: data that does not fit, or holds NaN or Inf.
         UsageError: an unknown method, or a list of passes that cannot be read.
     """
+    check_methods(method, weight_method)
+    prepared = prepare(
+        model,
+        calibration,
+        bits=bits,
+        ignore_ranges=ignore_ranges,
+        passes=passes,
+        preprocess=preprocess,
+        limit=limit,
+        seed=seed,
+        exclude=exclude,
+    )
+    calibrated = calibrate_prepared(
+        prepared, method=method, percentile=percentile, weight_method=weight_method, parallel=parallel, progress=progress
+    )
+    return finish(prepared, calibrated)
+
+
+def check_methods(method: str, weight_method: str) -> None:
+    """Refuses unknown calibration methods before anything is opened.
+
+    Raises:
+        UsageError: a name that is in no table.
+    """
     if method not in METHODS:
         raise UsageError(f"the calibration method must be one of {', '.join(METHODS)}. Received: {method!r}")
     if weight_method not in WEIGHT_METHODS:
         raise UsageError(f"the weight method must be one of {', '.join(WEIGHT_METHODS)}. Received: {weight_method!r}")
+
+
+def prepare(
+    model: onnx_ir.Model | str | os.PathLike[str],
+    calibration: Data,
+    *,
+    bits: BitWidths | None = None,
+    ignore_ranges: bool = False,
+    passes: str | Sequence[Pass] | None = None,
+    preprocess: str | Preprocessing = "none",
+    limit: int | None = None,
+    seed: int | None = None,
+    exclude: str | os.PathLike[str] | Sequence[str] | None = None,
+) -> Prepared:
+    """Optimizes, lowers and annotates a float model, and opens its calibration data; arguments and errors as for `quantize`."""
     widths = bits or BitWidths()
     source = open_model(model)
     lowered = source if isinstance(model, (str, os.PathLike)) else source.clone()
@@ -163,36 +236,73 @@ def quantize(
         refuse_unlowered(lowered, widths.contract, unsigned_input=widths.unsigned_input)
     graph = annotate(lowered, widths)
     given = {} if ignore_ranges else recorded_thresholds(lowered, graph)
+    return Prepared(lowered, graph, feeder, widths, given)
+
+
+def calibrate_prepared(
+    prepared: Prepared,
+    *,
+    method: str = "mse",
+    percentile: float = PERCENTILE,
+    weight_method: str = "mse",
+    parallel: bool = False,
+    progress: Progress | None = None,
+) -> Calibrated:
+    """Decides every threshold from the calibration data; arguments as for `quantize`.
+
+    Raises:
+        DataError: data that does not fit, or holds NaN or Inf.
+        UnsupportedError: scales outside the exact range (Q5).
+    """
     floors: dict[str, float] = {}
     for _ in range(_ATTEMPTS):
         thresholds = calibrate(
-            lowered,
-            graph,
-            lambda: _signed_as_stated(feeder, widths),
+            prepared.model,
+            prepared.graph,
+            prepared.feeds,
             method=method,
             percentile=percentile,
             weight_method=weight_method,
             parallel=parallel,
-            given=given,
+            given=prepared.given,
             floors=floors,
             progress=progress,
         )
-        decided = graph.decide(thresholds)
-        more = weight_floors(lowered, decided)
+        decided = prepared.graph.decide(thresholds)
+        more = weight_floors(prepared.model, decided)
         if not more:
             break
         logger.warning("%s: weights so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(more))
         floors |= more
-    left = tuple(islands(lowered, unsigned_input=widths.unsigned_input))
-    tables = tuple(functions(lowered, unsigned_input=widths.unsigned_input))
-    quantized = insert_qdq(lowered, decided)
+    return Calibrated(thresholds, decided)
+
+
+def finish(prepared: Prepared, calibrated: Calibrated) -> Quantization:
+    """Writes the Q/DQ pairs: the one way to a quantized model, whoever decided its thresholds and weights (R5).
+
+    Args:
+        prepared: whose model holds the weights to be quantized.
+        calibrated: every threshold and exponent.
+    """
+    unsigned = prepared.widths.unsigned_input
+    left = tuple(islands(prepared.model, unsigned_input=unsigned))
+    tables = tuple(functions(prepared.model, unsigned_input=unsigned))
+    quantized = insert_qdq(prepared.model, calibrated.graph)
     InferShapes().apply(quantized)
     quantized.metadata_props[VERSION_KEY] = __version__
     quantized.metadata_props.pop(RANGES_KEY, None)
-    return Quantization(quantized, decided, thresholds, left, len(feeder), tuple(sorted(given)), tables)
+    return Quantization(
+        quantized,
+        calibrated.graph,
+        calibrated.log2_thresholds,
+        left,
+        len(prepared.feeder),
+        tuple(sorted(prepared.given)),
+        tables,
+    )
 
 
-def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Any:
+def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Iterator[Feeds]:
     """The feeds; inputs that were declared unsigned are checked, since a negative one would silently become 0."""
     for feeds in feeder.feeds(BATCH):
         if widths.unsigned_input:

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Feeds = dict[str, npt.NDArray[Any]]
 Labels = npt.NDArray[np.int64] | None
 Progress = Callable[[int, int, str], None]
+Data: TypeAlias = "Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str]"
+"""What calibrates and evaluates: an opened dataset, an array, arrays by input name, or a path that `open_dataset` understands."""
 
 
 def open_model(model: onnx_ir.Model | str | os.PathLike[str]) -> onnx_ir.Model:
@@ -51,7 +53,7 @@ class Feeder:
     def __init__(
         self,
         model: onnx_ir.Model,
-        data: Dataset | npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]] | str | os.PathLike[str],
+        data: Data,
         *,
         preprocess: str | Preprocessing = "none",
         limit: int | None = None,

@@ -1,0 +1,1 @@
+"""Training of the regenerated graph: schedule, loop, checkpoints, logs."""

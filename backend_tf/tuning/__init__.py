@@ -1,0 +1,1 @@
+"""Repair of a statically quantized network from unlabelled images, layer by layer."""
