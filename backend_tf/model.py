@@ -15,19 +15,27 @@ import onnx_ir
 import tensorflow as tf
 
 from ..ir import DataError, ModelError, QuantizerGraph, UsageError
+from .batch_norm import NormalizedLayer
+from .batch_norm_specs import CONSTANT, BatchNormSpec, BatchNormSpecs
+from .batch_statistics import normalize
 from .carry import carried_pairs, rounded_clips
 from .exactness import wide_steps
+from .fusion import fused
 from .layout import Laid, restore, store
 from .names import THRESHOLD_PREFIX, WEIGHT_PREFIX, escape
-from .ops import OPS
+from .ops import STEPS
 from .program import Program, fill, parse
 from .taps import Tapped, Taps
 from .thresholds import Thresholds, initial_log2_t
 from .trace import Trace
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+NormArrays = Mapping[str, Arrays]
 Feeds = dict[str, tf.Tensor]
 T = TypeVar("T")
+
+MOMENTUM = 0.99
+"""Of batch norm statistics, unless said otherwise: a frozen graph does not carry it (B0)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,8 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
 
     Inputs and outputs are those of the ONNX graph: one tensor, or a dict by name where there are several. Inside, everything is
     NHWC (R2). The variables are the graph's float initializers and one scalar `log2_t` per share group of quantizers (R1, T5);
-    `true_names` tells which variable is which.
+    `true_names` tells which variable is which. A layer into which one batch norm was folded has that batch norm's variables
+    instead, and its own weight as it was: they are folded anew in every step (B2).
 
     Attributes:
         program: the graph as a list of steps.
@@ -56,6 +65,10 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         quantizers_on: bool = True,
         arrays: Arrays | None = None,
         thresholds: Mapping[str, float] | None = None,
+        batch_norms: str | None = None,
+        batch_norm_arrays: NormArrays | None = None,
+        batch_norm_momentum: float = MOMENTUM,
+        statistics_frozen: bool = True,
         **options: Any,
     ) -> None:
         """Builds all variables.
@@ -66,15 +79,29 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
             quantizers_on: whether the quantizers are on.
             arrays: the weights by name in the ONNX layout; zeros without them (they are then loaded).
             thresholds: `{share group: log2_t}`; the middle of each exponent's interval without them.
+            batch_norms: JSON of the layers with a batch norm of their own (`BatchNormSpecs`).
+            batch_norm_arrays: weight of such a layer -> role -> array, in the ONNX layout; zeros without them.
+            batch_norm_momentum: how much of the moving statistics a training step keeps, 0 to 1.
+            statistics_frozen: whether training uses the moving statistics as they are.
             options: of `keras.Model`.
+
+        Raises:
+            UsageError: a momentum outside 0 to 1.
+            ModelError: batch norms that do not belong to the graph.
         """
+        if not 0 <= batch_norm_momentum <= 1:
+            raise UsageError(f"batch_norm_momentum must be between 0 and 1. Received: {batch_norm_momentum}")
         super().__init__(**{**options, "dtype": "float32"})  # mixed precision would not be exact (X5)
         self._skeleton = graph
         self._decided = None if quantizers is None else QuantizerGraph.from_json(quantizers)
         self._on = quantizers_on and self._decided is not None
         quantized = frozenset[str]() if self._decided is None else frozenset(self._decided.by_value())
         self._parsed = Held(parse(onnx_ir.serde.deserialize_model(onnx.ModelProto.FromString(graph)), quantized))
+        self._specs = BatchNormSpecs() if batch_norms is None else BatchNormSpecs.from_json(batch_norms)
+        self.batch_norm_momentum = float(batch_norm_momentum)
+        self._frozen = bool(statistics_frozen)
         self._variables_of = Held(self._add_weights(arrays))
+        self._norms = Held(self._add_batch_norms(batch_norm_arrays or {}))
         self._log2_t = Held(self._add_thresholds(thresholds or {}))
         self._taps = Taps(self.program, self._tapped)
         self.supports_jit = False  # XLA's convolutions on a CPU are slower than oneDNN's
@@ -108,16 +135,45 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         self.train_function = self.test_function = self.predict_function = None
 
     @property
+    def statistics_frozen(self) -> bool:
+        """Whether training uses the moving statistics of batch norms as they are, and leaves them so (B2).
+
+        While it is False, `training=True` normalizes with the statistics of the batch and moves the moving ones. Setting it makes
+        Keras trace its functions anew; functions of one's own that were traced before stay as they are.
+        """
+        return self._frozen
+
+    @statistics_frozen.setter
+    def statistics_frozen(self, frozen: bool) -> None:
+        self._frozen = bool(frozen)
+        self.train_function = self.test_function = self.predict_function = None
+
+    @property
+    def folded_layers(self) -> dict[str, str]:
+        """Layers whose batch norm cannot be trained by itself, with the reason: their weight and bias are trained as they are."""
+        return dict(self._specs.folded)
+
+    @property
+    def batch_norm_layers(self) -> tuple[str, ...]:
+        """Names of the layers with a batch norm of their own."""
+        return tuple(layer.step.name for layer in self._norms.value)
+
+    @property
     def true_names(self) -> dict[str, str]:
-        """Variable name -> name of the ONNX initializer, or of the share group for a `log2_t`."""
+        """Variable name -> name of the ONNX initializer (before batch norms were folded), or of the share group for a `log2_t`."""
         names = {variable.name: name for name, variable in self._variables_of.value.items()}
+        for layer in self._norms.value:
+            names |= {variable.name: layer.spec.names[role] for role, variable in layer.variables.items()}
         return names | {variable.name: group for group, variable in self._log2_t.value.items()}
 
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The current weights by ONNX name, in the ONNX layout."""
-        return {
+        """The current weights of the lowered graph by ONNX name, in the ONNX layout; batch norms are folded (B3)."""
+        found = {
             name: restore(_array(variable), self.program.weights[name].form) for name, variable in self._variables_of.value.items()
         }
+        for layer in self._norms.value:
+            found |= layer.arrays()
+        return {name: found[name] for name in self.program.weights}
 
     def log2_thresholds(self) -> dict[str, float]:
         """The current thresholds by share group."""
@@ -169,8 +225,9 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Runs the graph. Layers that float32 cannot hold are found when it is traced, from the weights of that moment (X2)."""
-        del training  # nothing of the graph behaves differently (batch norm is folded)
-        outputs = self._run(self._feeds(inputs), self.wide_layers(), self._decided if self._on else None)[0]
+        graph = self._decided if self._on else None
+        one_pass = () if training else None  # what is exported holds TensorFlow's own operators alone
+        outputs = self._run(self._feeds(inputs), self.wide_layers(), graph, training=bool(training), one_pass=one_pass)[0]
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def forward(
@@ -181,24 +238,25 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         training: bool = False,
         quantized: bool = True,
         also: Sequence[str] = (),
+        wide: frozenset[str] | None = None,
     ) -> Feeds:
         """Runs the graph as `call` does, for a training loop that holds the thresholds itself.
 
         Args:
             feeds: every input by name.
             thresholds: float32 [groups] in the order of `groups`, used instead of the model's own variables.
-            training: unused while no statistics move.
+            training: normalizes with the statistics of the batch and moves the moving ones, unless `statistics_frozen` (B2).
             quantized: False runs in float.
             also: names of further values that are returned, in the ONNX layout: logits, say.
+            wide: names of the layers that run in float64 (`wide_layers`), instead of those that the current weights ask for.
 
         Returns:
             Outputs and the values of `also` by name.
         """
-        del training
         graph = self._decided if quantized else None
-        outputs, trace = self._run(
-            self._feeds(feeds), self.wide_layers() if quantized else frozenset(), graph, thresholds=thresholds
-        )
+        if wide is None or not quantized:
+            wide = self.wide_layers() if quantized else frozenset()
+        outputs, trace = self._run(self._feeds(feeds), wide, graph, thresholds=thresholds, training=training, one_pass=also)
         return outputs | {name: tf.cast(trace.value(name).onnx, tf.float32) for name in also if name not in outputs}
 
     def integers(self, feeds: Arrays, batch_size: int = 64) -> dict[str, npt.NDArray[np.int32]]:
@@ -262,6 +320,9 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
             "graph": base64.b64encode(self._skeleton).decode(),
             "quantizers": None if quantizers is None else base64.b64encode(quantizers.encode()).decode(),
             "quantizers_on": self._on,
+            "batch_norms": base64.b64encode(self._specs.to_json().encode()).decode(),
+            "batch_norm_momentum": self.batch_norm_momentum,
+            "statistics_frozen": self._frozen,
             "true_names": self.true_names,
         }
 
@@ -274,12 +335,18 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
             base64.b64decode(config["graph"]),
             None if quantizers is None else base64.b64decode(quantizers).decode(),
             config["quantizers_on"],
+            batch_norms=base64.b64decode(config["batch_norms"]).decode(),
+            batch_norm_momentum=config["batch_norm_momentum"],
+            statistics_frozen=config["statistics_frozen"],
             name=config["name"],
         )
 
     def _add_weights(self, arrays: Arrays | None) -> dict[str, Any]:
         variables = {}
+        folded = {name for spec in self._specs.layers for name in (spec.weight, spec.bias)}
         for name, weight in self.program.weights.items():
+            if name in folded:
+                continue
             stored = (
                 np.zeros(weight.stored_shape, np.float32) if arrays is None else store(arrays[name], weight.form, weight.groups)
             )
@@ -291,6 +358,27 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
                 trainable=weight.trainable,
             )
         return variables
+
+    def _add_batch_norms(self, arrays: NormArrays) -> tuple[NormalizedLayer, ...]:
+        return tuple(NormalizedLayer.make(spec, self.program, self._norm_variable(spec, arrays)) for spec in self._specs.layers)
+
+    def _norm_variable(self, spec: BatchNormSpec, arrays: NormArrays) -> Callable[[str, tuple[int, ...]], Any]:
+        weight = self.program.weights.get(spec.weight)
+
+        def variable(role: str, shape: tuple[int, ...]) -> Any:
+            array = arrays[spec.weight][role] if arrays else np.zeros(shape, np.float32)
+            if role == "weight" and arrays and weight is not None:
+                array = store(array, weight.form, weight.groups)
+            return self.add_weight(
+                name=WEIGHT_PREFIX + escape(spec.names[role]),
+                shape=shape,
+                dtype="float32",
+                initializer=_holding(array),
+                trainable=role not in CONSTANT,
+                aggregation="mean",  # of the statistics that replicas see
+            )
+
+        return variable
 
     def _add_thresholds(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
         if self._decided is None:
@@ -312,22 +400,40 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         graph: QuantizerGraph | None,
         tap: bool = False,
         thresholds: tf.Tensor | None = None,
+        training: bool = False,
+        one_pass: Sequence[str] | None = None,
     ) -> tuple[dict[str, tf.Tensor], Trace]:
-        """The outputs, and the trace with what was tapped; in float without a quantizer graph."""
+        """The outputs, and the trace with what was tapped; in float without a quantizer graph.
+
+        With `one_pass`, the names of the values that are asked for, ends of layers run as one step (`fusion`).
+        """
         log2_t = self._log2_t.value if thresholds is None else dict(zip(self.groups, tf.unstack(thresholds), strict=True))
         exponents = None if graph is None else Thresholds(graph, log2_t)
         quantizers = {} if graph is None else graph.by_value()
         quantizers |= rounded_clips(self.program, quantizers)
-        trace = Trace(self.program, self._variables_of.value, exponents, quantizers, wide, tap)
+        weights = self._lowered_weights()
+        moving = {layer.step.outputs[0]: layer for layer in self._norms.value} if training and not self._frozen else {}
+        program = self.program
+        if graph is not None and one_pass is not None:
+            program, quantizers = fused(program, quantizers, one_pass, [layer.step.name for layer in moving.values()])
+        trace = Trace(program, weights, exponents, quantizers, wide, tap, one_pass is not None)
         for name, tensor in feeds.items():
             trace.store(name, Laid.plain(tensor))
-        for step in self.program.steps:
-            found = OPS[step.op](trace, step)
+        for step in program.steps:
+            layer = moving.get(step.outputs[0])
+            found = STEPS[step.op](trace, step) if layer is None else normalize(trace, layer, weights, self.batch_norm_momentum)
             for name, laid in zip(step.outputs, found if isinstance(found, tuple) else (found,), strict=False):
                 trace.store(name, laid)
         outputs = {name: trace.value(name).onnx for name in self.program.outputs}
         narrow = {name: tf.cast(tensor, tf.float32) if tensor.dtype == tf.float64 else tensor for name, tensor in outputs.items()}
         return narrow, trace
+
+    def _lowered_weights(self) -> dict[str, Any]:
+        """The weights of the lowered graph by name, in their stored form; batch norms folded with their moving statistics."""
+        weights = dict(self._variables_of.value)
+        for layer in self._norms.value:
+            weights |= layer.folded()
+        return weights
 
     def _tapped(self, feeds: Feeds, wide: frozenset[str]) -> Tapped:
         """One run with everything that can be compared."""

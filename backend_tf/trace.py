@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ..ir import ModelError, Quantizer, integer_name
-from ..kernels import tqt
+from ..kernels import epilogue, tqt
+from .fusion import WIDEST
 from .layout import Laid
 from .program import Program, Step
 from .thresholds import Thresholds
@@ -25,6 +27,7 @@ class Trace:
         quantizers: by value name; empty where the model runs in float.
         wide: names of steps that are computed in float64 (X2).
         tap: whether to keep the integers of every quantizer.
+        one_pass: whether quantizers run as `kernels.epilogue` has them, for training; else as the reference does.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class Trace:
         quantizers: Mapping[str, Quantizer],
         wide: frozenset[str],
         tap: bool = False,
+        one_pass: bool = False,
     ) -> None:
         self.program = program
         self.quantizers = quantizers
@@ -44,6 +48,7 @@ class Trace:
         self._thresholds = thresholds
         self._wide = wide
         self._tap = tap
+        self._one_pass = one_pass
         self._values: dict[str, Laid] = {}
         self._weights: dict[str, tf.Tensor] = {}
 
@@ -91,6 +96,12 @@ class Trace:
             self._weights[name] = self._quantized(name, tf.convert_to_tensor(self._variables[name]), perm)
         return self._weights[name]
 
+    def with_weight(self, name: str, tensor: tf.Tensor) -> Trace:
+        """The same run with another tensor, as it is, in the place of one weight, and nothing in float64."""
+        other = copy.copy(self)
+        other._weights, other._wide = {**self._weights, name: tensor}, frozenset()
+        return other
+
     def constant(self, step: Step, index: int) -> npt.NDArray[Any]:
         """An input that must be constant.
 
@@ -101,6 +112,11 @@ class Trace:
         if found is None:
             raise step.refuse(f"input {index} must be a constant", step.inputs[index])
         return found
+
+    def rounding(self, quantizer: Quantizer) -> epilogue.Rounding:
+        """A quantizer with the scale it has in this run."""
+        assert self._thresholds is not None
+        return epilogue.Rounding(self._thresholds.exponent(quantizer), quantizer.bits, quantizer.signed, quantizer.limit)
 
     def is_computed(self, name: str) -> bool:
         """Whether the value is neither a variable of the model nor a constant."""
@@ -122,6 +138,8 @@ class Trace:
         quantizer = self.quantizers.get(name)
         if quantizer is None or self._thresholds is None:
             return tensor
+        if self._one_pass and tensor.dtype == tf.float32 and quantizer.bits <= WIDEST:
+            return epilogue.epilogue(tensor, self.rounding(quantizer))
         exponent = self._thresholds.exponent(quantizer)
         if quantizer.bits > 24:  # an int32 bias does not fit float32: its layer casts it to what that computes in
             tensor = tf.cast(tensor, tf.float64)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,20 +15,24 @@ from .options import (
     JsonOutput,
     check_output,
     data_options,
-    filled_in,
     json_option,
     output_options,
     preset_option,
     width_options,
-    widths,
 )
+from .sections import SectionedCommand
+from .training import finish, refuse_contradictions, retrain, shared, write_back
+from .training_options import from_trained_option, retrain_options, tune_options
+
+if TYPE_CHECKING:
+    from ..verbs.quantize import Quantization
 
 
-@click.command()
-@click.argument("model", type=FILE)
+@click.command(cls=SectionedCommand)
+@click.argument("model", type=FILE, required=False)
 @output_options
 @preset_option
-@click.option("--calibration", required=True, type=FILE, help="Images or arrays to calibrate with.")
+@click.option("--calibration", type=FILE, help="Images or arrays to calibrate with; for --retrain 50 of --train if not given.")
 @click.option(
     "--method", type=click.Choice(METHODS), default="mse", show_default=True, help="How activation thresholds are decided."
 )
@@ -38,7 +43,11 @@ from .options import (
     show_default=True,
     help="Of the method percentile, in percent.",
 )
-@click.option("--weight-method", type=click.Choice(WEIGHT_METHODS), default="mse", show_default=True, help="The same for weights.")
+@click.option(
+    "--weight-method",
+    type=click.Choice(WEIGHT_METHODS),
+    help="The same for weights.  [default: mse; 3sd where training starts]",
+)
 @click.option("--parallel-calibration", is_flag=True, help="One float pass for all tensors: faster, a little less accurate.")
 @click.option("--ignore-ranges", is_flag=True, help="Measure tensors too whose range came with the source (FakeQuant nodes).")
 @click.option("--passes", help='Run these instead of the recipes "optimize" and "quantize".')
@@ -46,59 +55,44 @@ from .options import (
 @data_options
 @click.option("--strict", is_flag=True, help="Exit with 1 and write nothing if a layer stays float.")
 @json_option
-def quantize(
-    model: Path,
-    output: Path,
-    force: bool,
-    preset: str | None,
-    calibration: Path,
-    method: str,
-    percentile: float,
-    weight_method: str,
-    parallel_calibration: bool,
-    ignore_ranges: bool,
-    passes: str | None,
-    preprocess: str,
-    limit: int | None,
-    seed: int | None,
-    exclude: Path | None,
-    strict: bool,
-    as_json: str | None,
-    **bits: Any,
-) -> int:
-    """A float MODEL (.onnx from `convert`) to a quantized one with power-of-two scales."""
-    from ..ir import save
+@tune_options
+@retrain_options
+@from_trained_option
+def quantize(output: Path, force: bool, strict: bool, as_json: str | None, **options: Any) -> int:
+    """A float MODEL (.onnx from `convert`) to a quantized one with power-of-two scales.
 
-    check_output(output, model, force=force)
-    report = JsonOutput(as_json, model, output, calibration, force=force)
-    known = filled_in(preset, preprocess=preprocess, **bits)
-    prepare = known.pop("preprocess")
-    chosen = widths(**known)
+    Static by default; --tune repairs it from the calibration images alone, --retrain trains it on data of its own.
+    """
+    refuse_contradictions(options)
+    inputs = [options[name] for name in ("model", "calibration", "train", "test", "from_trained") if options[name] is not None]
+    check_output(output, *inputs, force=force)
+    report = JsonOutput(as_json, output, *inputs, force=force)
+    end = partial(finish, output=output, report=report, force=force, strict=strict)
+    if options["from_trained"] is not None:
+        return end(write_back(options))
+    if not options["retrain"]:
+        return end(_calibrate(options))
+    from ..verbs.retrain import StoppedError
+
+    try:
+        return end(retrain(output, options))
+    except StoppedError as stopped:  # nothing is lost: the best state so far is written
+        end(stopped.retraining)
+        raise stopped.reason from None
+
+
+def _calibrate(options: dict[str, Any]) -> Quantization:
+    """Static mode, repaired with --tune."""
+    given = shared(options)
     from ..report import progress_bar
     from ..verbs.quantize import quantize as run
-    from ..verbs.show import show_quantization
 
     with progress_bar() as progress:
-        result = run(
-            model,
-            calibration,
-            bits=chosen,
-            method=method,
-            percentile=percentile,
-            weight_method=weight_method,
-            parallel=parallel_calibration,
-            ignore_ranges=ignore_ranges,
-            passes=passes,
-            preprocess=prepare,
-            limit=limit,
-            seed=seed,
-            exclude=exclude,
+        return run(
+            options["model"],
+            options["calibration"],
+            weight_method=options["weight_method"] or "mse",
+            seed=options["seed"],
             progress=progress,
+            **given,
         )
-    refused = strict and bool(result.float_layers)
-    if not refused:
-        save(result.model, output, force=force)
-    report.write(result)
-    if not report.instead:
-        show_quantization(result, None if refused else output)
-    return 1 if refused else 0

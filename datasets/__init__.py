@@ -1,17 +1,21 @@
-"""Inputs for calibration and evaluation: arrays, images in folders, zips, CSVs and TFRecord files; counting of right answers."""
+"""Inputs for calibration, training and evaluation: arrays, images in folders, zips, CSVs and TFRecord files; right answers."""
 
 from .accuracy import AccuracyCounter, AccuracyResult, ModelAccuracy, PairedDifference
-from .dataset import Dataset, Reader
+from .augmentation import Augmentation
+from .dataset import Dataset, PixelReader, Reader
 from .digits import DigitSplits, demo_digits
 from .geometry import CentralCrop, Geometry, Letterbox, ShorterSide, Shrink
 from .intervals import exact_mcnemar, paired_interval, wilson_interval
 from .preprocess import PREPROCESS, Preprocessing
 from .sources import listed_names, open_array, open_dataset
+from .splits import TrainingSplit, split_for_training
+from .training import Shuffled
 
 __all__ = [
     "PREPROCESS",
     "AccuracyCounter",
     "AccuracyResult",
+    "Augmentation",
     "CentralCrop",
     "Dataset",
     "DigitSplits",
@@ -19,15 +23,19 @@ __all__ = [
     "Letterbox",
     "ModelAccuracy",
     "PairedDifference",
+    "PixelReader",
     "Preprocessing",
     "Reader",
     "ShorterSide",
     "Shrink",
+    "Shuffled",
+    "TrainingSplit",
     "demo_digits",
     "exact_mcnemar",
     "listed_names",
     "open_array",
     "open_dataset",
     "paired_interval",
+    "split_for_training",
     "wilson_interval",
 ]

@@ -8,6 +8,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..ir import DataError
+from .geometry import Region, stretched
 from .preprocess import Preprocessing
 from .rows import RowFile
 
@@ -49,6 +51,11 @@ class ArrayReader:
         """Shape of one row."""
         return tuple(self.data.shape[1:])
 
+    @property
+    def holds_pixels(self) -> bool:
+        """Whether the numbers are pixels of 0..255 before `prepare`: those of integer arrays are."""
+        return self.data.dtype.kind != "f"
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -58,8 +65,16 @@ class ArrayReader:
 
     def read(self, rows: Integers) -> npt.NDArray[np.float32]:
         """The rows as float32; numbers beyond float32 become Inf, which the caller refuses."""
+        return self.prepare.values(self.pixels(rows))
+
+    def pixels(self, rows: Integers, regions: Sequence[Region] | None = None) -> npt.NDArray[np.float32]:
+        """The rows as float32 before their values are mapped; with `regions`, these parts of them [H, W, C], stretched."""
         with np.errstate(over="ignore"):
-            return self.prepare.values(np.asarray(self.data[rows]).astype(np.float32))
+            found = np.asarray(self.data[rows]).astype(np.float32)
+        for index, region in enumerate(regions or ()):
+            left, upper, right, lower = region(*found.shape[1:3])
+            found[index] = stretched(found[index, upper:lower, left:right], found.shape[1:3])
+        return found
 
 
 def load_npy(path: Path) -> Array:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from ..ir import DataError
+from .geometry import Region
+from .preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -48,6 +51,29 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class PixelReader(Reader, Protocol):
+    """A reader that also gives examples before their values are mapped, for augmentation."""
+
+    @property
+    def prepare(self) -> Preprocessing:
+        """The map of values that `read` applies behind `pixels`."""
+        ...
+
+    @property
+    def holds_pixels(self) -> bool:
+        """Whether `pixels` are numbers of 0..255."""
+        ...
+
+    def pixels(self, rows: Integers, regions: Sequence[Region] | None = None) -> Floats:
+        """The examples [len(rows), *shape] float32; with `regions`, one for each row, these parts of them.
+
+        Raises:
+            DataError: an example cannot be read.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Examples in a fixed order, with or without labels. Views share the reader; only one batch is ever in memory.
@@ -57,12 +83,14 @@ class Dataset:
         rows: int64 [N], the rows of the reader that belong to this view, in its order, each at most once.
         all_labels: labels of the reader's rows, or None.
         source: what it was opened from, for messages.
+        location: folder or file that the examples' names are relative to; None for arrays in memory.
     """
 
     reader: Reader
     rows: Integers
     all_labels: Labels | None
     source: str
+    location: Path | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,7 +120,7 @@ class Dataset:
         for start in range(0, len(self.rows), batch_size):
             rows = self.rows[start : start + batch_size]
             inputs = self.reader.read(rows)
-            self._check_finite(inputs, rows)
+            self.check_finite(inputs, rows)
             yield inputs, None if self.all_labels is None else self.all_labels[rows]
 
     def array(self) -> Floats:
@@ -176,7 +204,12 @@ class Dataset:
         chosen = self.sample(n, seed)
         return chosen, self.without(chosen)
 
-    def _check_finite(self, inputs: Floats, rows: Integers) -> None:
+    def check_finite(self, inputs: Floats, rows: Integers) -> None:
+        """Refuses inputs [len(rows), ...], read for these rows of the reader, that hold a NaN or an Inf.
+
+        Raises:
+            DataError: names the example, the place and the value.
+        """
         if np.isfinite(inputs).all():
             return
         index = np.argwhere(~np.isfinite(inputs))[0]
@@ -187,7 +220,13 @@ class Dataset:
         )
 
 
-def random_order(n: int, seed: int) -> Integers:
-    """A permutation of `0..n-1`. NumPy keeps raw bit streams, unlike `Generator.permutation`, the same for all its versions."""
-    bits = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(n)
+def random_order(n: int, seed: int, *key: int) -> Integers:
+    """A permutation of `0..n-1`. NumPy keeps raw bit streams, unlike `Generator.permutation`, the same for all its versions.
+
+    Args:
+        n: how many.
+        seed: not negative.
+        key: numbers that tell independent permutations of one seed apart (epochs, say).
+    """
+    bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)).random_raw(n)
     return np.argsort(bits, kind="stable").astype(np.int64)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from ..ir import DataError
+from .geometry import Region, cut_out
 from .preprocess import Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -37,7 +38,15 @@ def image_size(file: IO[bytes], name: str) -> tuple[int, int]:
         raise _unreadable(name, error) from None
 
 
-def decode(file: IO[bytes], name: str, shape: tuple[int, int, int], prepare: Preprocessing, *, resize: bool) -> Floats:
+def decode(
+    file: IO[bytes],
+    name: str,
+    shape: tuple[int, int, int],
+    prepare: Preprocessing,
+    *,
+    resize: bool,
+    region: Region | None = None,
+) -> Floats:
     """Pixels [H, W, C] float32 of 0..255 of one image; their values are not mapped yet.
 
     Args:
@@ -46,6 +55,7 @@ def decode(file: IO[bytes], name: str, shape: tuple[int, int, int], prepare: Pre
         shape: (H, W, C) with C 1 (grey) or 3 (RGB).
         prepare: preprocessing whose geometry an image of another size goes through.
         resize: whether it does (else it is an error).
+        region: the part of the image to be stretched to the network's size, in place of the geometry's choice.
 
     Raises:
         DataError: not an image, truncated, more than 8 bits a channel, or of another size without `resize`.
@@ -55,14 +65,17 @@ def decode(file: IO[bytes], name: str, shape: tuple[int, int, int], prepare: Pre
         with Image.open(file) as image:
             _check_depth(image, name)
             pixels = image.convert(_MODES[channels])
-            if pixels.size == (width, height):
+            fits = pixels.size == (width, height)
+            if fits and region is None:
                 return np.asarray(pixels, np.float32).reshape(shape)
-            if not resize:
+            if not fits and not resize:
                 raise DataError(
                     f"{name}: the images differ in size; give the input shape to have them resized. "
                     f"Received: {pixels.height}x{pixels.width} after {height}x{width}"
                 )
-            return prepare.geometry.fit(pixels, (height, width))
+            if region is None:
+                return prepare.geometry.fit(pixels, (height, width))
+            return cut_out(pixels, region(pixels.height, pixels.width), (height, width), prepare.geometry)
     except _UNREADABLE as error:
         raise _unreadable(name, error) from None
 

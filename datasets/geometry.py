@@ -7,6 +7,7 @@ averaging over the source area when it shrinks, and the result is not rounded to
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +19,10 @@ Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 Size = tuple[int, int]
 """(height, width)."""
+Box = tuple[int, int, int, int]
+"""(left, upper, right, lower) in whole pixels, right and lower excluded."""
+Region = Callable[[int, int], Box]
+"""A part of an image whose height and width are known only when it is decoded."""
 Taps = tuple[Integers, Integers, Floats]
 """For each output position along one side: the source pixel before it, the one behind it, and the share of the latter."""
 
@@ -46,8 +51,7 @@ class CentralCrop:
         """As `Geometry.fit`."""
         top, left = (int((side - side * self.share) / 2) for side in (image.height, image.width))
         box = (left, top, image.width - left, image.height - top)
-        pixels = _pixels(image.crop(box))
-        return sample(pixels, taps(pixels.shape[0], target[0]), taps(pixels.shape[1], target[1]))
+        return stretched(_pixels(image.crop(box)), target)
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,23 @@ class Shrink:
     def fit(self, image: Image.Image, target: Size) -> Floats:
         """As `Geometry.fit`."""
         box = central_box(image.width, image.height, target, self.share)
+        return cut_out(image, box, target, self)
+
+
+def cut_out(image: Image.Image, box: Box, target: Size, geometry: Geometry) -> Floats:
+    """A part of an image stretched to the target, sampled as `geometry` samples whole ones: pixels [H, W, C]."""
+    if isinstance(geometry, Shrink):
         return _pixels(image.crop(box).resize((target[1], target[0]), Image.Resampling.BILINEAR)).astype(np.float32)
+    return stretched(_pixels(image.crop(box)), target)
 
 
-def central_box(width: int, height: int, target: Size, share: float) -> tuple[int, int, int, int]:
-    """(left, upper, right, lower) of the central box of the target's aspect ratio, `share` of the largest, in whole pixels."""
+def stretched(pixels: npt.NDArray[Any], target: Size) -> Floats:
+    """Pixels [h, w, C] resized to the target as TensorFlow does."""
+    return sample(pixels, taps(pixels.shape[0], target[0]), taps(pixels.shape[1], target[1]))
+
+
+def central_box(width: int, height: int, target: Size, share: float) -> Box:
+    """The central box of the target's aspect ratio, `share` of the largest."""
     scale = share * min(height / target[0], width / target[1])
     box_height, box_width = max(1, round(target[0] * scale)), max(1, round(target[1] * scale))
     left, upper = (width - box_width) // 2, (height - box_height) // 2

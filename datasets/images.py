@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ..ir import DataError
 from .decode import decode
+from .geometry import Region
 from .listing import Listing, read_file
 from .preprocess import Preprocessing
 
@@ -57,12 +58,28 @@ class ImageReader:
         """Name of the image."""
         return self.names[row]
 
+    @property
+    def holds_pixels(self) -> bool:
+        """True: images hold pixels of 0..255."""
+        return True
+
     def read(self, rows: Integers) -> npt.NDArray[np.float32]:
         """The images of these rows, [n, H, W, C] float32."""
+        return self.prepare.values(self.pixels(rows))
+
+    def pixels(self, rows: Integers, regions: Sequence[Region] | None = None) -> npt.NDArray[np.float32]:
+        """The images before their values are mapped; with `regions`, these parts of the undecoded images, stretched."""
         pixels = np.empty((len(rows), *self.shape), np.float32)
         for index, row in enumerate(rows.tolist()):
-            pixels[index] = decode(io.BytesIO(self.load(row)), self.names[row], self.shape, self.prepare, resize=self.resize)
-        return self.prepare.values(pixels)
+            pixels[index] = decode(
+                io.BytesIO(self.load(row)),
+                self.names[row],
+                self.shape,
+                self.prepare,
+                resize=self.resize,
+                region=None if regions is None else regions[index],
+            )
+        return pixels
 
 
 def list_folder(folder: Path) -> Listing:

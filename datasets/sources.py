@@ -101,7 +101,7 @@ def open_dataset(
         integers = listing.labels
     if labels is not None:
         integers = _given_labels(labels, len(reader))
-    dataset = Dataset(reader, np.arange(len(reader), dtype=np.int64), integers, str(path))
+    dataset = Dataset(reader, np.arange(len(reader), dtype=np.int64), integers, str(path), _location(path, kind))
     if exclude is not None:
         dataset = dataset.without_names(listed_names(exclude))
     if seed is not None:
@@ -175,6 +175,13 @@ def kind_of(path: Path) -> str:
         f"{path}: a .npy, .npz, .csv or .zip file, TFRecord files or a folder of images is expected. "
         f"Received: {path.suffix or 'no ending'}"
     )
+
+
+def _location(path: Path, kind: str) -> Path | None:
+    """What the names of the examples are relative to; not known where a pattern spans several folders."""
+    if kind not in {"csv", "records"} or path.is_dir():
+        return path
+    return None if glob.has_magic(str(path.parent)) and not path.parent.is_dir() else path.parent
 
 
 def _matches(path: Path) -> list[Path]:

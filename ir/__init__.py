@@ -1,5 +1,6 @@
 """The vocabulary: opset, errors, the quantizer graph, questions about graphs, small builders, load and save."""
 
+from .batch_norms import FoldedBatchNorm, batch_norm_of, forget_batch_norms, move_batch_norm, remember_batch_norm
 from .build import add_initializer, add_node, forget_names, own_tensor, rename, replace_value, scalar, unique_name
 from .detached import by_reference, is_large, reference
 from .errors import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError
@@ -54,6 +55,7 @@ __all__ = [
     "VERSION_KEY",
     "Contract",
     "DataError",
+    "FoldedBatchNorm",
     "FunctionRegion",
     "ModelError",
     "Quantizer",
@@ -66,6 +68,7 @@ __all__ = [
     "add_node",
     "atomic_path",
     "attribute",
+    "batch_norm_of",
     "by_reference",
     "channel_totals",
     "check_writable",
@@ -74,17 +77,20 @@ __all__ = [
     "consumers",
     "contributions",
     "fed_inputs",
+    "forget_batch_norms",
     "forget_names",
     "function_regions",
     "integer_name",
     "is_forked",
     "is_large",
     "load",
+    "move_batch_norm",
     "name_of",
     "only_consumer",
     "own_tensor",
     "quantizers_of",
     "reference",
+    "remember_batch_norm",
     "rename",
     "replace_value",
     "save",

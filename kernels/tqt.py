@@ -62,23 +62,6 @@ def tqt_quantize(
     return quantize_at(x, scale_exponent(log2_t, bits, signed), bits, signed, limit, jit_compile=jit_compile)
 
 
-def derived_quantize(x: tf.Tensor, input_exponent: tf.Tensor, weight_exponent: tf.Tensor, bits: int = 32) -> tf.Tensor:
-    """Quantizes a bias on the grid of its layer's products, `s = s_x * s_w` (L11): it has no threshold of its own.
-
-    Gradients are those of `tqt_quantize`, by the chain rule `ds/dlog2_t = s ln2` for *both* thresholds the scale derives from (T5).
-
-    Args:
-        x: float tensor; float64 where integers beyond 2^24 must stay exact.
-        input_exponent: `scale_exponent` of the layer's input.
-        weight_exponent: `scale_exponent` of the layer's weights.
-        bits: width, signed.
-
-    Returns:
-        Tensor of the shape and dtype of `x`.
-    """
-    return quantize_at(x, input_exponent + weight_exponent, bits, True)
-
-
 def scale_exponent(log2_t: tf.Tensor, bits: int, signed: bool) -> tf.Tensor:
     """Exponent `e` of the scale `2^e` as a float32 scalar (Q4); its derivative by `log2_t` is 1 (T1)."""
     return _ceil(tf.convert_to_tensor(log2_t)) - float(bits - int(signed))
@@ -89,8 +72,11 @@ def quantize_at(
 ) -> tf.Tensor:
     """`tqt_quantize` for a scale exponent that is already at hand; formulas, arguments and result as there.
 
+    A bias on the grid of its layer's products, `s = s_x * s_w` (L11), has the sum of two exponents and no threshold of its own: by
+    the chain rule its gradient goes to both thresholds that the scale derives from (T5).
+
     Args:
-        x: float32 or float64 tensor.
+        x: float32 or float64 tensor; float64 where integers beyond 2^24 must stay exact.
         exponent: float32 scalar holding an integer, from `scale_exponent` or a sum of two.
         bits: width.
         signed: two's complement or unsigned.

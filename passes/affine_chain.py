@@ -91,12 +91,12 @@ def chain_from(first: onnx_ir.Node, step: Callable[[onnx_ir.Node], Step | None])
     return Chain(tuple(nodes), scale, shift)
 
 
-def fold_chain(graph: onnx_ir.Graph, layer: Layer, chain: Chain) -> None:
-    """Folds a chain, whose first node is the layer's only reader, into the layer (B1)."""
+def fold_chain(graph: onnx_ir.Graph, layer: Layer, chain: Chain) -> onnx_ir.Node:
+    """Folds a chain, whose first node is the layer's only reader, into the layer (B1); returns the layer's node."""
     scales = any(not is_op(node, "Add", "Sub") for node in chain.nodes) or bool((chain.scale != 1).any())
     adds = any(not is_op(node, "Mul", "Div") for node in chain.nodes)
     like = chain.shift_like
-    fold_into(graph, layer, chain.collapse(), chain.scale if scales else None, chain.shift if adds else None, like)
+    return fold_into(graph, layer, chain.collapse(), chain.scale if scales else None, chain.shift if adds else None, like)
 
 
 def small_step(rank: int, axis: int, channels: int) -> Callable[[onnx_ir.Node], Step | None]:

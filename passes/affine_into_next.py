@@ -27,7 +27,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import attribute, consumers, name_of, only_consumer, static_shape
+from ..ir import attribute, batch_norm_of, consumers, name_of, only_consumer, remember_batch_norm, static_shape
 from .affine_chain import place_behind
 from .fold_batch_norm import batch_norm_affine
 from .layers import Layer, affine_of, as_gemm, layer_behind
@@ -127,6 +127,8 @@ def _into(graph: onnx_ir.Graph, layer: Layer, node: onnx_ir.Node, source: onnx_i
     else:
         factors, bias = scale[:, None], shift @ weight
     reader.metadata_props.update(inherited(reader, node))
+    if is_op(node, "BatchNormalization") or batch_norm_of(reader) is not None:
+        remember_batch_norm(reader, "what stood in front of it was folded into it too")
     if bias.any() and reader.op_type == "MatMul":
         reader = as_gemm(graph, reader)
     reader.replace_input_with(0, source)

@@ -31,7 +31,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import add_initializer, add_node, function_regions, name_of, only_consumer, static_shape
+from ..ir import add_initializer, add_node, function_regions, name_of, only_consumer, remember_batch_norm, static_shape
 from .affine_chain import Chain, Step, chain_from, data_position, place_behind, small_step
 from .flow import tail_of
 from .fold_batch_norm import batch_norm_step, fold_batch_norms
@@ -120,6 +120,7 @@ def _write(graph: onnx_ir.Graph, chain: Chain, source: onnx_ir.Value, shape: tup
     """Puts the Conv in the place of the chain, under the names of its last node."""
     channels = len(chain.scale)
     scale_like, shift_like = chain.scale_like, chain.shift_like
+    normalizes = any(is_op(member, "BatchNormalization") for member in chain.nodes)
     node = chain.collapse()
     result, metadata = node.outputs[0], inherited(node)
     label = name_of(result)
@@ -135,6 +136,8 @@ def _write(graph: onnx_ir.Graph, chain: Chain, source: onnx_ir.Value, shape: tup
     value = conv.outputs[0]
     value.name = f"{label}__conv"
     graph.insert_before(node, conv)
+    if normalizes:
+        remember_batch_norm(conv, "it is a batch norm without a layer in front")
     if len(shape) < 4:
         value.shape, value.type = image.shape, source.type
         value = _moved(graph, node, value, f"{label}__back", shape, forth=False)

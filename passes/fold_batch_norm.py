@@ -7,7 +7,8 @@
 
 Conv and ConvTranspose of any group, Gemm, MatMul of rank 2 (which becomes Gemm).
 Batch norms in a row are folded at once, so that the weight is rounded once. A batch norm without a layer in front is for
-`affine-into-next` or `affine-to-depthwise`.
+`affine-into-next` or `affine-to-depthwise`. Where there was one, the layer's node remembers what it was folded from (in memory
+only), so that retraining can train it (B2).
 
 Refused: parameters that are not constant, a sum with other readers or that is a graph output.
 """
@@ -21,11 +22,25 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import ModelError, UnsupportedError, attribute, constant, only_consumer
+from ..ir import (
+    SOURCE_KEY,
+    FoldedBatchNorm,
+    ModelError,
+    UnsupportedError,
+    attribute,
+    constant,
+    name_of,
+    only_consumer,
+    remember_batch_norm,
+)
+from ..kernels.batch_norm import as_affine
 from .affine_chain import Step, chain_from, fold_chain, place_behind
+from .layers import Layer
 from .rewriting import Float64, is_op, refuse, rewrite_each
 
 logger = logging.getLogger(__name__)
+
+_PARAMETERS = ("gamma", "beta", "mean", "variance")
 
 
 @dataclass(frozen=True)
@@ -57,8 +72,26 @@ def fold_batch_norms(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         return refuse(logger, node, "the layer's output channels are not known to be axis 1")
     chain = chain_from(node, batch_norm_step)
     assert chain is not None
-    fold_chain(graph, place.layer, chain)
+    folded: FoldedBatchNorm | str = f"{len(chain.nodes)} batch norms in a row were folded into it"
+    if len(chain.nodes) == 1:
+        folded = _record(place.layer, node)
+    remember_batch_norm(fold_chain(graph, place.layer, chain), folded)
     return True
+
+
+def _record(layer: Layer, norm: onnx_ir.Node) -> FoldedBatchNorm:
+    """Layer and batch norm as they are."""
+    arrays, names = {}, {}
+    for name, value in zip(_PARAMETERS, norm.inputs[1:5], strict=True):
+        array = constant(value)
+        assert array is not None
+        arrays[name], names[name] = array, name_of(value)
+    if layer.bias is not None:
+        names["bias"] = name_of(layer.node.inputs[2])
+    source = norm.metadata_props.get(SOURCE_KEY, "").rpartition("/")[2]
+    return FoldedBatchNorm(
+        layer.weight, layer.bias, **arrays, epsilon=epsilon_of(norm), unbiased=source.startswith("FusedBatchNorm"), names=names
+    )
 
 
 def batch_norm_step(node: onnx_ir.Node) -> Step | None:
@@ -80,14 +113,19 @@ def batch_norm_affine(node: onnx_ir.Node) -> tuple[Float64, Float64] | None:
             "Received: training_mode=1"
         )
     arrays = [constant(value) for value in node.inputs[1:5]]
-    parameters = [array.astype(np.float64) for array in arrays if array is not None]
+    parameters = [array for array in arrays if array is not None]
     if len(parameters) != 4:
         return None
     gamma, beta, mean, variance = parameters
-    denominator = variance + float(attribute(node, "epsilon", 1e-5))
+    epsilon = epsilon_of(node)
+    denominator = variance.astype(np.float64) + epsilon
     if not (denominator > 0).all():
         raise ModelError(
             f"BatchNormalization node {node.name!r}: variance + epsilon must be positive. Received: {float(denominator.min())}"
         )
-    scale = gamma / np.sqrt(denominator)
-    return scale, beta - scale * mean
+    return as_affine(gamma, beta, mean, variance, epsilon)
+
+
+def epsilon_of(node: onnx_ir.Node) -> float:
+    """What a batch norm adds to the variance."""
+    return float(attribute(node, "epsilon", 1e-5))

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir
 
 from ..ir import attribute, constant, name_of
+from ..kernels.batch_norm import scale_bias, scale_weight
 from .rewriting import Array, Float64, channel_vector, drop, inherited, is_op, operand_pair, set_constant, stored, take_over
 
 
@@ -42,20 +43,9 @@ class Layer:
         """Whether a bias can be given to it: a MatMul of rank 2 becomes a Gemm, one of higher rank has no such form."""
         return self.node.op_type != "MatMul" or rank_of(self.node.inputs[0]) == 2
 
-    def along_channels(self, vector: Float64) -> Float64:
-        """One number per output channel, broadcastable against the weight.
-
-        A ConvTranspose has its output channels in axis 1 of its weight `[C_in, C_out / group, h, w]`; with groups they are spread
-        over both axes: the inputs of a group see its own outputs only.
-        """
-        ones = (1,) * (self.weight.ndim - 2)
-        if self.node.op_type == "Conv":
-            return vector.reshape(-1, 1, *ones)
-        if self.node.op_type == "ConvTranspose":
-            groups = attribute(self.node, "group", 1)
-            rows = np.repeat(vector.reshape(groups, -1), self.weight.shape[0] // groups, axis=0)
-            return rows.reshape(*rows.shape, *ones)
-        return vector.reshape(1, -1)
+    def scaled(self, scale: Float64) -> Array:
+        """Its weight with every output channel scaled, float64 [channels]."""
+        return scale_weight(self.weight, scale, self.node.op_type, attribute(self.node, "group", 1))
 
 
 def rank_of(value: onnx_ir.Value | None) -> int | None:
@@ -142,7 +132,7 @@ def fold_into(
     scale: Float64 | None,
     shift: Float64 | None,
     shift_like: onnx_ir.Value | None,
-) -> None:
+) -> onnx_ir.Node:
     """Folds `last` (the layer's only reader) into the layer; the layer's output takes over the name of `last`'s.
 
     Args:
@@ -152,31 +142,32 @@ def fold_into(
         scale: float64 [channels], None for ones.
         shift: float64 [channels], None for zeros.
         shift_like: constant whose name a new bias gets.
+
+    Returns:
+        The layer's node: another one where a MatMul got a bias.
     """
     node, dtype = layer.node, layer.weight.dtype
     result = last.outputs[0]
     like_bias = node.inputs[2] if layer.bias is not None else shift_like
     if scale is not None:
-        folded = layer.weight.astype(np.float64) * layer.along_channels(scale)
-        set_constant(graph, node, 1, stored(folded, dtype), node.inputs[1])
+        set_constant(graph, node, 1, layer.scaled(scale), node.inputs[1])
     node.metadata_props.update(inherited(node, last))
-    bias = layer.bias
-    if bias is not None and scale is not None:
-        bias = bias * scale
-    if shift is not None and (bias is not None or shift.any()):
-        bias = shift if bias is None else bias + shift
+    adds = shift is not None and (layer.bias is not None or shift.any())
+    bias = scale_bias(layer.bias, scale, shift if adds else None)
     take_over(result, node.outputs[0])
     drop(last)
     if bias is None:
-        return
+        return node
     if node.op_type == "MatMul":
         node = as_gemm(graph, node)
     set_constant(graph, node, 2, stored(bias, dtype), like_bias, fallback=f"{name_of(node.inputs[1])}__bias")
+    return node
 
 
 def as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node) -> onnx_ir.Node:
     """A MatMul of two matrices as Gemm, in its place and under its names."""
     gemm = onnx_ir.node("Gemm", [node.inputs[0], node.inputs[1]], name=node.name, metadata_props=dict(node.metadata_props))
+    gemm.meta.update(node.meta)
     gemm.outputs[0].name = f"{name_of(node.outputs[0])}__gemm"
     graph.insert_before(node, gemm)
     take_over(node.outputs[0], gemm.outputs[0])

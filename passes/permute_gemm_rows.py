@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir
 
-from ..ir import attribute, constant, consumers, static_shape
+from ..ir import attribute, constant, consumers, move_batch_norm, static_shape
 from .axis_moves import Perm, inverse
 from .rewriting import Array, inherited, is_op, refuse, rewrite_each, set_constant
 from .sink_transposes import perm_of
@@ -61,6 +61,7 @@ def _permute(graph: onnx_ir.Graph, node: onnx_ir.Node) -> bool:
         weight = constant(matrix.inputs[1])
         assert weight is not None
         set_constant(graph, matrix, 1, _rows(weight, sizes, perm), matrix.inputs[1])
+        move_batch_norm(matrix, lambda rows: _rows(rows, sizes, perm))
     node.replace_input_with(0, transpose.inputs[0])
     node.metadata_props.update(inherited(node, transpose))
     return True

@@ -15,6 +15,7 @@ from .tables import (
     function_table,
     island_table,
 )
+from .training import threshold_table, training_lines, training_table, validation_table
 
 __all__ = [
     "Progress",
@@ -37,6 +38,10 @@ __all__ = [
     "progress_bar",
     "summary_lines",
     "table",
+    "threshold_table",
     "tie_table",
+    "training_lines",
+    "training_table",
     "unmatched_table",
+    "validation_table",
 ]

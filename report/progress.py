@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from .table import printable
 
 PLAIN_SECONDS: Final = 10.0
 """Seconds between two lines where there is no terminal."""
+
+RECENT_SECONDS: Final = 120.0
+"""How far back the rate reaches that the time left is told by: the first step of a training traces for long."""
 
 
 class Progress(Protocol):
@@ -46,7 +50,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=console) as bars:
+    with Bars(*columns, console=console, speed_estimate_period=RECENT_SECONDS) as bars:
         yield _Bars(bars)
 
 
@@ -74,7 +78,7 @@ class _Bars:
     def __call__(self, done: int, total: int, what: str) -> None:
         known = total or None
         if self._work.is_new(done, total) or self._task is None:
-            self._task = self._bars.add_task(printable(what), total=known)
+            self._task = self._bars.add_task(printable(what), total=known, completed=done)  # what was done before has no rate
         self._bars.update(self._task, completed=done, total=known, description=printable(what))
 
 
@@ -88,20 +92,45 @@ class _Lines:
     _began: float = 0.0
     _shown: float = 0.0
     _finished: bool = False
+    _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def __call__(self, done: int, total: int, what: str) -> None:
         now = self.clock()
         if self._work.is_new(done, total):
             self._began = self._shown = now
             self._finished = False
+            self._recent.clear()
+        left = self._left(now, done, total)
         if total and done >= total:
             if not self._finished:
                 self._finished = True
-                self._say(f"{what}: {done}/{total} in {now - self._began:.1f} s")
+                self._say(f"{what}: {done}/{total} in {duration(now - self._began, 1)}")
         elif now - self._shown >= PLAIN_SECONDS:
             self._shown = now
-            left = f", {(now - self._began) / done * (total - done):.0f} s left" if done and total else ""
-            self._say(f"{what}: {done}{f'/{total}' if total else ''}{left}")
+            self._say(f"{what}: {done}{f'/{total}' if total else ''}{'' if left is None else f', {duration(left)} left'}")
+
+    def _left(self, now: float, done: int, total: int) -> float | None:
+        """Seconds left at the recent rate; None while there is none."""
+        recent = self._recent
+        if not recent or now - recent[-1][0] >= 1:
+            recent.append((now, done))
+        while len(recent) > 2 and now - recent[1][0] >= RECENT_SECONDS:  # two are kept where a step takes longer than that
+            recent.popleft()
+        since, first = recent[0]
+        return (now - since) / (done - first) * (total - done) if total and done > first else None
 
     def _say(self, line: str) -> None:
         self.console.print(Text(printable(line)), soft_wrap=True)
+
+
+def duration(seconds: float, digits: int = 0) -> str:
+    """`40 s`, `12 min 5 s`, `3 h 20 min`.
+
+    Args:
+        seconds: not negative.
+        digits: behind the point, below two minutes.
+    """
+    if seconds < 120:
+        return f"{seconds:.{digits}f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

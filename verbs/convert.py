@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import __version__
-from ..ir import VERSION_KEY, UsageError, fed_inputs, name_of, static_shape
+from ..ir import VERSION_KEY, UsageError, fed_inputs, forget_batch_norms, name_of, static_shape
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -176,6 +176,7 @@ def convert(
         steps = parse_passes(passes) if isinstance(passes, str) else tuple(passes)
     model, reference, origin = _open(source, inputs, outputs, input_shape, checkpoint, signature, trust)
     run_passes(model, steps)
+    forget_batch_norms(model)  # a model in memory is no other than its file
     model.metadata_props[VERSION_KEY] = __version__
     return Conversion(model, _compare(reference, model, tolerance), tolerance, origin, tuple(describe(steps)))
 

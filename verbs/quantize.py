@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -274,6 +274,28 @@ def calibrate_prepared(
             break
         logger.warning("%s: weights so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(more))
         floors |= more
+    return Calibrated(thresholds, decided)
+
+
+def decide_trained(prepared: Prepared, log2_thresholds: Mapping[str, float]) -> Calibrated:
+    """Exponents of thresholds that were trained or tuned; weights whose bias would overflow an int32 get a coarser scale (L11).
+
+    Args:
+        prepared: whose model holds the trained weights.
+        log2_thresholds: by share group.
+
+    Raises:
+        UnsupportedError: scales outside the exact range (Q5).
+    """
+    thresholds = dict(log2_thresholds)
+    decided = prepared.graph.decide(thresholds)
+    for _ in range(_ATTEMPTS):
+        floors = weight_floors(prepared.model, decided)
+        if not floors:
+            break
+        logger.warning("%s: trained so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(floors))
+        thresholds |= floors
+        decided = prepared.graph.decide(thresholds)
     return Calibrated(thresholds, decided)
 
 

@@ -24,6 +24,8 @@ from ..report import (
     summary_lines,
     table,
     tie_table,
+    training_lines,
+    training_table,
     unmatched_table,
 )
 
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from .passes import PassTable
     from .presets import PresetTable
     from .quantize import Quantization
+    from .retrain import Retraining
 
 
 def show_conversion(result: Conversion, output: Path) -> None:
@@ -122,6 +125,24 @@ def show_quantization(result: Quantization, output: Path | None) -> None:
     if result.islands:
         console.print(island_table(result.islands))
     console.print(f"{output}: written" if output is not None else "nothing written: layers stay float and --strict was given")
+
+
+def show_retraining(result: Retraining, output: Path | None) -> None:
+    """What was trained on what, which step was kept and why, where thresholds went, and accuracies on the test data."""
+    console = make_console()
+    for line in training_lines(result.training, result.trained_on):
+        console.print(printable(line))
+    console.print(printable(f"calibrated on {result.calibrated_on}; tested on {result.tested_on}"))
+    console.print(training_table(result.training))
+    if result.folded_layers:
+        rows = list(result.folded_layers.items())
+        console.print(table("Batch norms that could not be trained as such; their layers were, folded", ("layer", "reason"), rows))
+    if result.accuracy is not None:
+        console.print(accuracy_table(result.accuracy))
+    if result.quantization is not None:
+        show_quantization(result.quantization, output)
+    else:
+        console.print(f"{output}: written; it is the float network")
 
 
 def show_check(result: CheckResult) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..fusion import EPILOGUE
 from ..layout import Laid
 from ..program import Step
 from ..trace import Trace
-from . import compute, curves, elementwise, movement, pooling, tail, transposed
+from . import compute, curves, elementwise, epilogue, movement, pooling, tail, transposed
 
 Op = Callable[[Trace, Step], Laid | tuple[Laid, ...]]
 """What it computes: one value, or several in the order of the step's outputs."""
@@ -67,4 +68,7 @@ OPS: dict[str, Op] = {
     "Cast": tail.cast,
 }
 
-__all__ = ["OPS", "Op"]
+STEPS: dict[str, Op] = OPS | {EPILOGUE: epilogue.layer_end}
+"""All that a program can hold: ONNX operators, and the step that `fusion` puts in, which no file may name."""
+
+__all__ = ["OPS", "STEPS", "Op"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from ..fusion import is_limit_of
 from ..layout import Laid
 from ..program import Step
 from ..trace import Trace
@@ -58,8 +59,7 @@ def clip(trace: Trace, step: Step) -> Laid:
     """`min(max(x, low), high)`; where the quantizer behind it has just these bounds, it is the quantizer's business (L2)."""
     x = trace.input(step, 0)
     low, high = (float(trace.constant(step, index)) if step.given(index) else None for index in (1, 2))
-    quantizer = trace.quantizers.get(step.outputs[0])
-    if quantizer is not None and not quantizer.signed and low == 0.0 and high is not None and quantizer.limit == high:
+    if is_limit_of(trace.quantizers.get(step.outputs[0]), low, high):
         return x
     y = x.tensor
     y = y if low is None else tf.maximum(y, tf.constant(low, y.dtype))

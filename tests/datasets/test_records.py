@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from record_files import example, write
 
 from tqt_onnx.datasets import open_dataset
 from tqt_onnx.datasets.crc32c import crc32c, masked_crc32c
@@ -23,34 +23,6 @@ def encoded(value: int, size: tuple[int, int] = (4, 4), kind: str = "PNG") -> by
     buffer = io.BytesIO()
     Image.new("RGB", size, (value, value // 2, 7)).save(buffer, kind)
     return buffer.getvalue()
-
-
-def example(image: bytes | None, label: int | Sequence[int] | None, /, **more: Any) -> bytes:
-    """A record as slim's scripts write it."""
-    import tensorflow as tf
-
-    def feature(value: Any) -> Any:
-        if isinstance(value, bytes):
-            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        if isinstance(value, float):
-            return tf.train.Feature(float_list=tf.train.FloatList(value=[value] * 3))
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value] if isinstance(value, int) else list(value)))
-
-    found: dict[str, Any] = {"image/object/bbox/xmin": 0.5, "image/format": b"PNG", "image/height": 4, "image/filename": b"f.png"}
-    found |= {} if image is None else {"image/encoded": image}
-    found |= {} if label is None else {"image/class/label": label}
-    entries = {name: feature(value) for name, value in (found | more).items()}
-    content: bytes = tf.train.Example(features=tf.train.Features(feature=entries)).SerializeToString()
-    return content
-
-
-def write(path: Path, records: Sequence[bytes], options: str | None = None) -> Path:
-    import tensorflow as tf
-
-    with tf.io.TFRecordWriter(str(path), options) as writer:
-        for record in records:
-            writer.write(record)
-    return path
 
 
 def write_set(folder: Path, split: str, counts: Sequence[int], first: int = 1) -> None:

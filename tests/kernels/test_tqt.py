@@ -17,7 +17,8 @@ from tqt_onnx.kernels import fixed_point, tqt
 GRAPH = tf.function(tqt.tqt_quantize, autograph=False)
 FORMATS = st.tuples(st.integers(2, 16), st.booleans())
 EXPONENTS = st.one_of(st.integers(-12, 6), st.sampled_from([tqt.MIN_EXPONENT, -80, 60, tqt.MAX_EXPONENT]))
-LENGTH = 64  # one shape, so that XLA compiles once per format
+LENGTH = 192  # one shape, so that XLA compiles once per format
+KINDS = [(bits, signed) for bits in range(2, 17) for signed in (True, False)]
 
 
 def bits_of(array: object) -> np.ndarray:
@@ -25,14 +26,31 @@ def bits_of(array: object) -> np.ndarray:
 
 
 def points(exponent: int, bits: int, signed: bool, seed: int) -> np.ndarray:
-    """Ties, both ends and half a step around them, their float neighbours, powers of two, denormals, huge and random numbers."""
+    """Ties, both ends and half a step around them, float neighbours of all, powers of two, denormals, huge and random numbers."""
     lowest, highest = fixed_point.bounds(bits, signed)
     random = np.random.default_rng(seed)
     steps = np.array([0.0, 0.5, 1.5, 2.5, 3.5, lowest - 0.5, lowest + 0.5, lowest, highest - 0.5, highest, highest + 0.5])
     grid = np.ldexp(np.concatenate([steps, -steps]), exponent).astype(np.float32)
-    around = np.concatenate([np.nextafter(grid, np.float32(np.inf)), np.nextafter(grid, np.float32(-np.inf))])[::2]
-    special = [0.0, -0.0, 1e-45, -1e-40, 3.4e38, -3.4e38, np.inf, -np.inf, 2.0**-126, 1.0, -1.0]
-    values = np.concatenate([grid, around, np.float32(special)])
+    around = [np.nextafter(grid, np.float32(end)) for end in (np.inf, -np.inf)]
+    powers = np.ldexp(np.float32(1), exponent + np.arange(-2, bits + 2))
+    special = [
+        0.0,
+        -0.0,
+        1e-45,
+        -1e-45,
+        -1e-40,
+        1e-40,
+        2.0**-126,
+        -(2.0**-126),
+        2.0**-127,
+        3.4e38,
+        -3.4e38,
+        np.inf,
+        -np.inf,
+        1.0,
+        -1.0,
+    ]
+    values = np.concatenate([grid, *around, powers, -powers, np.float32(special)])
     rest = random.integers(2 * lowest - 4, 2 * highest + 4, LENGTH - len(values)) / 2
     return np.concatenate([values, np.ldexp(rest, exponent).astype(np.float32)])
 
@@ -43,6 +61,8 @@ def threshold(exponent: int, bits: int, signed: bool, below: float = 0.0) -> tf.
 
 def onnx_quantize(x: np.ndarray, exponent: int, bits: int, signed: bool) -> np.ndarray:
     kind = {
+        (4, True): TensorProto.INT4,
+        (4, False): TensorProto.UINT4,
         (8, True): TensorProto.INT8,
         (8, False): TensorProto.UINT8,
         (16, True): TensorProto.INT16,
@@ -72,21 +92,30 @@ def test_forward_equals_the_specification_eagerly_and_in_a_graph(kind, exponent,
     assert (bits_of(GRAPH(tf.constant(x), log2_t, *kind)) == expected).all()
 
 
-@pytest.mark.parametrize(("bits", "signed"), [(2, True), (4, False), (8, True), (8, False), (16, True), (16, False)])
-@pytest.mark.parametrize("exponent", [tqt.MIN_EXPONENT, -7, 3, tqt.MAX_EXPONENT])
-def test_forward_equals_the_specification_under_xla(bits, signed, exponent):
-    x = points(exponent, bits, signed, 1)
-    actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed, jit_compile=True)
-    assert (bits_of(actual) == bits_of(fixed_point.fake_quantize(x, exponent, bits, signed))).all()
+@pytest.mark.parametrize(("bits", "signed"), KINDS)
+def test_forward_equals_the_specification_under_xla(bits, signed):
+    for exponent in (tqt.MIN_EXPONENT, -7, 3, tqt.MAX_EXPONENT):
+        x = points(exponent, bits, signed, 1)
+        actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed, jit_compile=True)
+        assert (bits_of(actual) == bits_of(fixed_point.fake_quantize(x, exponent, bits, signed))).all()
 
 
-@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("exponent", [-5, 0, 2])
+def test_a_limit_equals_the_specification_under_xla(exponent):
+    x = np.concatenate([points(exponent, 8, False, 1)[3:], np.float32([6.0, 5.9999995, 6.0000005])])
+    actual = tqt.tqt_quantize(x, threshold(exponent, 8, False), 8, False, 6.0, jit_compile=True)
+    expected = fixed_point.fake_quantize(x, exponent, 8, False, int(np.rint(math.ldexp(6.0, -exponent))))
+    assert (bits_of(actual) == bits_of(expected)).all()
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("signed", [True, False])
-@pytest.mark.parametrize("exponent", [-20, -7, 0, 5])
+@pytest.mark.parametrize("exponent", [-80, -20, -7, 0, 5, 60])
 def test_forward_equals_onnxruntime(bits, signed, exponent):
     x = points(exponent, bits, signed, 2)
     actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed)
     assert (bits_of(actual) == bits_of(onnx_quantize(x, exponent, bits, signed))).all()
+    assert onnx_quantize(x[:0], exponent, bits, signed).shape == (0,)
 
 
 @given(st.integers(2, 16), st.integers(-12, 6), st.sampled_from([6.0, 1.0, 0.1, 20.0]), st.integers(0, 99))
@@ -125,10 +154,18 @@ def test_shapes_are_kept(shape):
     assert inside.structured_outputs.shape.as_list() == [None, 3]
 
 
-def test_derived_bias_has_32_bits_and_the_sum_of_the_exponents():
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_of_nothing_there_is_nothing(jit_compile):
+    quantized = tqt.tqt_quantize(tf.zeros([0, 3]), tf.constant(0.0), 8, True, jit_compile=jit_compile)
+    slope, total = gradients(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), 0.0, 8, True, None, jit_compile)
+    assert quantized.shape == slope.shape == (0, 3)
+    assert float(total) == 0.0
+
+
+def test_a_bias_has_32_bits_and_the_sum_of_two_exponents():
     bias = tf.constant([0.3, -1e9, 1e9, 2.0**-15], tf.float64)
     exponents = tqt.scale_exponent(tf.constant(0.0), 8, True), tqt.scale_exponent(tf.constant(1.0), 8, False)
-    quantized = tqt.derived_quantize(bias, *exponents)
+    quantized = tqt.quantize_at(bias, exponents[0] + exponents[1], 32, True)
     expected = fixed_point.quantize(bias.numpy(), -14, 32, True)
     assert tqt.integers_of(quantized, exponents[0] + exponents[1]).numpy().tolist() == expected.tolist()
     assert (quantized.numpy() == np.ldexp(expected.astype(np.float64), -14)).all()
@@ -174,13 +211,33 @@ def test_gradients_equal_a_float64_reference(kind, exponent, limit, seed):
     assert abs(float(total) - expected_total) <= 1e-6 * magnitude  # T3: float32 rounding of a sum of under 100 terms
 
 
-def test_gradients_under_xla_equal_those_of_the_graph():
-    x = points(-5, 8, True, 3)[:40]
-    weights = np.ones_like(x)
-    plain = gradients(x, weights, threshold(-5, 8, True), 8, True)
-    compiled = gradients(x, weights, threshold(-5, 8, True), 8, True, jit_compile=True)
+@pytest.mark.parametrize(("bits", "signed", "limit"), [(8, True, None), (8, False, 6.0), (4, True, None), (16, False, 0.3)])
+def test_gradients_under_xla_equal_those_of_the_graph(bits, signed, limit):
+    x = points(-5, bits, signed, 3)
+    x = x[np.abs(x) < 1e30]
+    weights = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
+    plain = gradients(x, weights, threshold(-5, bits, signed), bits, signed, limit)
+    compiled = gradients(x, weights, threshold(-5, bits, signed), bits, signed, limit, jit_compile=True)
     assert (plain[0].numpy() == compiled[0].numpy()).all()
-    assert float(plain[1]) == pytest.approx(float(compiled[1]), rel=1e-6)
+    assert float(plain[1]) == pytest.approx(float(compiled[1]), rel=1e-5, abs=1e-6 * 2.0 ** (bits - 5))
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "limit", "steps", "expected"),
+    [
+        (8, True, None, [126.5, 127.0, 127.49, 127.5, 128.0], [1, 1, 1, 0, 0]),  # 127.5 goes to 128, the even one
+        (8, True, None, [-128.0, -128.49, -128.5, -128.51, -129.0], [1, 1, 1, 0, 0]),  # -128.5 to -128
+        (8, False, None, [-0.49, -0.5, -0.51, 255.49, 255.5], [1, 1, 0, 1, 0]),
+        (8, False, 6.0, [191.5, 192.0, 192.49, 192.5, 192.51], [1, 1, 1, 1, 0]),  # relu6 at 2^-5: p' = 192
+        (8, False, 6.0, [-0.5, -0.51, 0.0, 255.0, 1e6], [1, 0, 1, 0, 0]),
+        (2, True, None, [1.49, 1.5, -2.5, -2.51, 0.0], [1, 0, 1, 0, 1]),
+    ],
+)
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_mask_is_on_the_rounded_value_inclusive(bits, signed, limit, steps, expected, jit_compile):
+    x = np.ldexp(np.float64(steps), -5).astype(np.float32)
+    slope, _ = gradients(x, np.ones_like(x), threshold(-5, bits, signed), bits, signed, limit, jit_compile)
+    assert slope.numpy().tolist() == expected
 
 
 @pytest.mark.parametrize(("x", "limit"), [(-5.0, None), (5.0, None), (0.93, 0.75), (0.93, 0.7), (0.31, 0.7)])
@@ -226,7 +283,7 @@ def test_shared_thresholds_accumulate_and_frozen_ones_have_no_gradient():
 
 def test_32_bits_are_refused_in_float32():
     with pytest.raises(ValueError, match="float64"):
-        tqt.derived_quantize(tf.ones(3), tf.constant(-7.0), tf.constant(-7.0))
+        tqt.quantize_at(tf.ones(3), tf.constant(-14.0), 32, True)
 
 
 def test_what_is_far_outside_has_finite_gradients():
@@ -239,6 +296,6 @@ def test_a_derived_scale_hands_its_gradient_to_both_thresholds():
     ours, weights = tf.Variable(0.0), tf.Variable(0.0)
     with tf.GradientTape() as tape:
         exponents = tqt.scale_exponent(ours, 8, True), tqt.scale_exponent(weights, 8, True)
-        loss = tf.reduce_sum(tqt.derived_quantize(tf.constant([1.3 * 2**-14], tf.float64), *exponents))
+        loss = tf.reduce_sum(tqt.quantize_at(tf.constant([1.3 * 2**-14], tf.float64), exponents[0] + exponents[1], 32, True))
     first, second = tape.gradient(loss, [ours, weights])
     assert float(first) == float(second) == pytest.approx(-0.3 * 2**-14 * math.log(2), rel=1e-5)

@@ -1,0 +1,92 @@
+"""Regenerated models from `.keras` files: only what such a model consists of is read, nothing in the file is run.
+
+Keras' own loading imports what a file's configuration names. Here the configuration has to be that of a `RegeneratedModel`, the
+graph in it is checked as an ONNX file is, and the weights are numbers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from ..ir import ModelError, TqtOnnxError
+from ..ir.reading import check, reason, tensors
+from .model import RegeneratedModel
+from .regenerate import check_program
+
+_CONFIG: Final = "config.json"
+_WEIGHTS: Final = "model.weights.h5"
+_LARGEST_CONFIG: Final = 1 << 28
+_EXPECTED: Final = "a .keras file of a model that `to_keras` made is expected"
+
+
+def load_model(path: str | os.PathLike[str]) -> RegeneratedModel:
+    """Reads a regenerated model that was saved with `model.save`.
+
+    Args:
+        path: of the `.keras` file; what else is in it (an optimizer, say) is left there.
+
+    Raises:
+        ModelError: no such file, of something else, damaged, or of a graph that cannot be regenerated.
+    """
+    file = Path(path)
+    if not file.is_file() or file.suffix != ".keras":
+        raise ModelError(f"{file}: {_EXPECTED}. Received: {'no such file' if not file.is_file() else 'another suffix'}")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            config, size = _config(archive, file), archive.getinfo(_WEIGHTS).file_size
+        _check_graph(config, file, size)
+        model = RegeneratedModel.from_config(config)
+        check_program(model.program, None if not model.groups else model.quantizer_graph())
+        model.load_weights(file)
+        model.dry_run()
+    except TqtOnnxError:
+        raise
+    except Exception as error:  # whatever zipfile, json, Keras and h5py run into
+        raise ModelError(f"{file}: damaged; {_EXPECTED}. Received: {reason(error)}") from None
+    return model
+
+
+def _config(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
+    """The configuration of the model, of the right class."""
+    if {_CONFIG, _WEIGHTS} - set(archive.namelist()) or archive.getinfo(_CONFIG).file_size > _LARGEST_CONFIG:
+        raise ModelError(f"{file}: {_EXPECTED}. Received: {', '.join(archive.namelist()[:5])}")
+    with archive.open(_CONFIG) as stream:
+        found = json.loads(stream.read(_LARGEST_CONFIG))
+    kind = found.get("registered_name") if isinstance(found, dict) else None
+    if kind != f"tqt_onnx>{RegeneratedModel.__name__}" or not isinstance(found.get("config"), dict):
+        raise ModelError(
+            f"{file}: {_EXPECTED}. Received: {kind or (found.get('class_name') if isinstance(found, dict) else found)}"
+        )
+    config: dict[str, Any] = found["config"]
+    return config
+
+
+def _check_graph(config: dict[str, Any], file: Path, size: int) -> None:
+    """The graph as an ONNX file would be checked; its weights, which have no data here, no larger than what holds them."""
+    try:
+        proto = onnx.ModelProto.FromString(base64.b64decode(config["graph"], validate=True))
+    except (KeyError, TypeError, binascii.Error) as error:
+        raise ModelError(f"{file}: damaged: a graph is expected in its configuration. Received: {reason(error)}") from None
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors(proto, file)):
+        raise ModelError(f"{file}: damaged: a graph without external data is expected")
+    empty = [tensor for tensor in proto.graph.initializer if not tensor.ByteSize() - _without_data(tensor)]
+    if 4 * sum(math.prod(tensor.dims) for tensor in empty) > size:
+        raise ModelError(f"{file}: damaged: its weights are larger than the file. Received: {size} bytes")
+    for tensor in empty:
+        proto.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+        proto.graph.initializer.remove(tensor)
+    check(proto, file)
+
+
+def _without_data(tensor: onnx.TensorProto) -> int:
+    """Size of a tensor that says what it is, but holds nothing."""
+    return int(onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims).ByteSize())

@@ -1,0 +1,135 @@
+"""Strategies of `tf.distribute` by name, and what is asked of the machine before TensorFlow is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Final
+
+import tensorflow as tf
+
+from ...ir import UsageError
+
+STRATEGIES: Final = ("none", "mirrored", "multi-worker")
+
+_TF_CONFIG: Final = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+
+
+def make_strategy(name: str, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+    """The strategy with this name.
+
+    A multi-worker one must be made before TensorFlow runs anything, and waits until every worker of `TF_CONFIG` is there.
+
+    Args:
+        name: none (one device), mirrored (several devices of this machine) or multi-worker (several machines, `TF_CONFIG`).
+        devices: logical devices of a mirrored strategy, `GPU:0` for example; by default all GPUs, without any all logical CPUs.
+
+    Raises:
+        UsageError: an unknown name, devices that are not there, `TF_CONFIG` missing or malformed, or TensorFlow used before.
+    """
+    if name not in STRATEGIES:
+        raise UsageError(f"the strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
+    if devices is not None and name != "mirrored":
+        raise UsageError(f"devices belong to the strategy mirrored. Received: {name!r} with {list(devices)}")
+    if name == "none":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(_devices(devices))
+    _check_tf_config(os.environ.get("TF_CONFIG"))
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise UsageError(
+            f"strategy multi-worker: it must be made before TensorFlow runs anything. Received: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes files: the only one, or worker 0."""
+    resolver = strategy.cluster_resolver
+    return not is_multi_worker(strategy) or resolver is None or int(resolver.task_id or 0) == 0
+
+
+def is_multi_worker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other processes take part."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def own_parts(strategy: tf.distribute.Strategy) -> tuple[int, ...]:
+    """Which replicas are in this process."""
+    if strategy.num_replicas_in_sync == 1:
+        return (0,)
+    own: list[int] = []
+
+    def note(context: tf.distribute.experimental.ValueContext) -> tf.Tensor:
+        own.append(int(context.replica_id_in_sync_group))
+        return tf.zeros([])
+
+    strategy.experimental_distribute_values_from_function(note)
+    return tuple(own)
+
+
+def check_agreement(strategy: tf.distribute.Strategy, step: int) -> None:
+    """Refuses to train with workers that go on from different steps.
+
+    Raises:
+        UsageError: this process is at another step than others.
+    """
+    if not is_multi_worker(strategy):
+        return
+
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
+    def sums() -> tf.Tensor:
+        own = strategy.run(lambda: tf.constant([step, step * step], tf.float64))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, own, axis=None)
+
+    first, second = sums().numpy()
+    if first * first != second * strategy.num_replicas_in_sync:  # equal only where all steps are (Cauchy-Schwarz)
+        raise UsageError(
+            "strategy multi-worker: all workers must go on from the same checkpoint; a folder that all of them see is expected. "
+            f"Received: step {step} here, another one elsewhere"
+        )
+
+
+def _devices(wanted: Sequence[str] | None) -> list[str]:
+    there = [str(device.name).removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    if wanted is None:
+        gpus = [name for name in there if name.startswith("GPU:")]
+        found = gpus or [name for name in there if name.startswith("CPU:")]
+    else:
+        found = [name.upper().removeprefix("/DEVICE:") for name in wanted]
+    missing = [name for name in found if name not in there]
+    if missing or len(set(found)) != len(found) or len(found) < 2:
+        raise UsageError(
+            f"strategy mirrored: two or more different devices out of {', '.join(there)} are expected. "
+            f"Received: {', '.join(found) or 'none'}"
+        )
+    return found
+
+
+def _check_tf_config(text: str | None) -> None:
+    """Everything TensorFlow would otherwise ignore, crash on or wait for."""
+
+    def refuse(why: str) -> UsageError:
+        return UsageError(f"strategy multi-worker: TF_CONFIG {why}; {_TF_CONFIG} is expected. Received: {text}")
+
+    if not text:
+        raise refuse("is not set")
+    try:
+        config: Any = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        kinds, workers, kind, index = set(cluster), cluster["worker"], task["type"], task["index"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise refuse("cannot be read") from error
+    if kinds != {"worker"} or kind != "worker":
+        raise refuse("must name workers only")
+    if not isinstance(workers, list) or not workers or not all(map(_is_address, workers)):
+        raise refuse("must list workers as host:port")
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(workers):
+        raise refuse(f"must have a task index below {len(workers)}")
+
+
+def _is_address(text: object) -> bool:
+    host, _, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 1 << 16

@@ -1,0 +1,148 @@
+"""What `quantize` does beyond static mode: retraining, and writing back what was trained elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from .options import JsonOutput, filled_in, widths
+from .sections import section_of
+from .training_options import SCHEDULE, TUNE, share_or_path
+
+if TYPE_CHECKING:
+    from ..verbs.quantize import Quantization
+    from ..verbs.retrain import Retraining
+
+_WIDTHS: Final = (
+    "weight_bits",
+    "activation_bits",
+    "layer_bits",
+    "relu_bits",
+    "avgpool_bits",
+    "avgpool_reciprocal_bits",
+    "first_layer",
+    "last_layer",
+    "unsigned_input",
+)
+
+INTERRUPTED: Final = 130
+"""Exit status of a training that Ctrl-C ended early: its model is written, but it is not what was asked for."""
+
+
+def refuse_contradictions(options: Mapping[str, Any]) -> None:
+    """Refuses options that belong to another way of deciding the thresholds than the one asked for.
+
+    Raises:
+        UsageError: naming the options and what they need.
+    """
+    from ..ir import UsageError
+
+    chosen = [
+        flag for flag, name in (("--tune", "tune"), ("--retrain", "retrain"), ("--from-trained", "from_trained")) if options[name]
+    ]
+    if len(chosen) > 1:
+        raise UsageError(f"quantize: one of --tune, --retrain and --from-trained is expected. Received: {' and '.join(chosen)}")
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        section = section_of(parameter)
+        typed = parameter.name is not None and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
+        needed = "--tune" if section == TUNE else "--retrain"
+        if section is not None and typed and parameter.opts[0] != "--from-trained" and needed not in chosen:
+            raise UsageError(f"quantize: {parameter.opts[0]} belongs to {needed}, which is not given")
+    if options["from_trained"] is not None:
+        if options["model"] is not None:
+            raise UsageError(f"quantize: --from-trained takes no MODEL. Received: {options['model']}")
+        return
+    if options["model"] is None:
+        raise UsageError("quantize: a MODEL is expected (or --from-trained FILE)")
+    if options["retrain"] and options["train"] is None:
+        raise UsageError("quantize: --retrain needs training data, --train DATA")
+    if not options["retrain"] and options["calibration"] is None:
+        raise UsageError("quantize: --calibration DATA is expected")
+
+
+def shared(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that calibrating and retraining have in common; what a preset knows need not be typed."""
+    known = filled_in(options["preset"], preprocess=options["preprocess"], **{name: options[name] for name in _WIDTHS})
+    prepare = known.pop("preprocess")
+    return {
+        "bits": widths(**known),
+        "method": options["method"],
+        "percentile": options["percentile"],
+        "parallel": options["parallel_calibration"],
+        "ignore_ranges": options["ignore_ranges"],
+        "passes": options["passes"],
+        "preprocess": prepare,
+        "limit": options["limit"],
+        "exclude": options["exclude"],
+    }
+
+
+def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
+    """`--retrain`."""
+    given = shared(options)
+    offset = filled_in(options["preset"], label_offset=options["label_offset"])["label_offset"]
+    from ..report import progress_bar
+    from ..verbs.retrain import make_schedule
+    from ..verbs.retrain import retrain as run
+
+    schedule = make_schedule(**{entry.name: options[entry.name] for entry in SCHEDULE})
+    select = share_or_path(options["select"])
+    with progress_bar() as progress:
+        return run(
+            options["model"],
+            options["train"],
+            calibration=options["calibration"],
+            select=None if select == 0 else select,
+            test=options["test"],
+            weight_method=options["weight_method"] or "3sd",
+            label_offset=offset[0] if isinstance(offset, tuple) else offset,
+            augment=options["augment"],
+            mode=options["mode"],
+            loss="distill" if options["distill"] else "labels",
+            temperature=options["temperature"],
+            label_smoothing=options["label_smoothing"],
+            keep=None if select == 0 else options["keep"],
+            schedule=schedule,
+            batch_norm_momentum=options["batch_norm_momentum"],
+            folder=options["folder"] or output.with_suffix(".train"),
+            checkpoint_every=options["checkpoint_every"],
+            restart=options["restart"],
+            strategy=options["strategy"],
+            seed=options["seed"] or 0,
+            progress=progress,
+            **given,
+        )
+
+
+def write_back(options: Mapping[str, Any]) -> Quantization:
+    """`--from-trained`."""
+    from ..verbs.keras_models import from_keras
+
+    return from_keras(options["from_trained"])
+
+
+def finish(result: Quantization | Retraining, output: Path, report: JsonOutput, *, force: bool, strict: bool) -> int:
+    """Writes the model and the report, shows what was done, and gives the exit status."""
+    from ..ir import save
+    from ..verbs.retrain import Retraining
+    from ..verbs.show import show_quantization, show_retraining
+
+    training = result.training if isinstance(result, Retraining) else None
+    quantization = result.quantization if isinstance(result, Retraining) else result
+    refused = strict and quantization is not None and bool(quantization.float_layers)
+    if not refused:
+        save(result.model, output, force=force)
+    report.write(result)
+    if not report.instead:
+        written = None if refused else output
+        show_retraining(result, written) if isinstance(result, Retraining) else show_quantization(result, written)
+    if training is not None and training.interrupted:
+        again = f"step {training.steps} of {training.total}; the same command with --force goes on"
+        click.echo(f"tqt-onnx: interrupted at {again}", err=True)
+        return INTERRUPTED
+    return 1 if refused else 0

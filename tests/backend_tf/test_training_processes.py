@@ -1,0 +1,150 @@
+"""Trainings in processes of their own: killed and resumed, on several devices, by several workers, and with a worker lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_training
+from tiny_training import Batches, network, weights_digest
+
+from tqt_onnx.backend_tf import regenerate
+from tqt_onnx.backend_tf.training import Schedule, train
+
+STEPS = {"steps": 60, "weight_lr": 1e-3}
+EVERY = 5
+SECONDS = 60.0
+"""Longest that a process may take; what is waited for takes a few seconds on an idle machine."""
+
+
+@pytest.fixture(name="reference", scope="module")
+def one_process_that_never_stopped():
+    """The trained model and its result."""
+    model = regenerate(*network())
+    result = train(model, Batches(), schedule=Schedule(batch=8, **STEPS))
+    return model, result
+
+
+@contextmanager
+def started(options: dict[str, Any], cluster: tuple[list[int], int] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """One process of a training; ended with the block."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment.pop("TF_CONFIG", None)
+    if cluster is not None:
+        ports, index = cluster
+        workers = [f"127.0.0.1:{port}" for port in ports]
+        environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+    command = [sys.executable, tiny_training.__file__, json.dumps({"schedule": STEPS, **options})]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def lines(process: subprocess.Popen[str]) -> list[str]:
+    """All that it writes until its end."""
+    text, _ = process.communicate(timeout=SECONDS)
+    return text.splitlines()
+
+
+def read_to(process: subprocess.Popen[str], step: int) -> None:
+    """Waits until a step is done."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == f"step {step}":
+            return
+    pytest.fail(f"the process ended before step {step}")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def test_a_training_that_is_killed_loses_one_interval_at_most_and_ends_the_same(reference, tmp_path):
+    chance = random.Random(0)
+    options = {"folder": str(tmp_path), "checkpoint_every": EVERY, "select": True}
+    reached = 0
+    for _ in range(2):
+        with started(options) as process:
+            reached += chance.randint(10, 25)
+            read_to(process, reached)
+            time.sleep(chance.random() / 50)  # somewhere in a step, or while a checkpoint is written
+            process.send_signal(signal.SIGKILL)
+            steps = [int(line.split()[1]) for line in lines(process) if line.startswith("step ")]
+            reached = max([reached, *steps])
+        newest = json.loads((tmp_path / "checkpoints" / "latest.json").read_text())[0]
+        assert reached - int(newest.removeprefix("step-")) <= EVERY
+    with started(options) as process:
+        found = json.loads(lines(process)[-1])
+    model, result = reference
+    selected = regenerate(*network())
+    selection = Batches(seed=7)
+    expected = train(selected, Batches(), schedule=Schedule(batch=8, **STEPS), select=lambda: [selection.batch(0)])
+    assert reached - EVERY <= found["resumed_from"]
+    assert found["steps"] == expected.steps == result.steps
+    assert found["weights"] == weights_digest(selected)
+    assert found["log2_t"] == selected.log2_thresholds()
+
+
+def same_as_one_process(found: dict[str, Any], model: Any) -> None:
+    """The sums over replicas are those over the batch, in another order (T3)."""
+    expected = model.log2_thresholds()
+    assert set(found["log2_t"]) == set(expected)
+    for group, log2_t in expected.items():
+        assert found["log2_t"][group] == pytest.approx(log2_t, abs=2e-3), group
+        assert np.ceil(found["log2_t"][group]) == np.ceil(log2_t), group
+
+
+def test_two_devices_train_as_one_with_the_double_batch(reference):
+    with started({"strategy": "mirrored", "devices": 2}) as process:
+        same_as_one_process(json.loads(lines(process)[-1]), reference[0])
+
+
+def test_two_workers_train_as_one_with_the_double_batch_and_one_writes(reference, tmp_path):
+    ports = free_ports(2)
+    options = {"strategy": "multi-worker", "folder": str(tmp_path)}
+    with started(options, (ports, 0)) as chief, started(options, (ports, 1)) as other:
+        first, second = lines(chief), lines(other)
+    same_as_one_process(json.loads(first[-1]), reference[0])
+    assert first[-1] == second[-1]
+    assert "step 60" in first
+    assert len(second) == 1  # only the chief tells and writes
+    assert (tmp_path / "checkpoints" / "step-60.index").is_file()
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_when_a_worker_is_lost_the_others_stop_with_one_line_and_all_go_on_from_the_checkpoint(reference, tmp_path, lost):
+    ports, options = free_ports(2), {"strategy": "multi-worker", "folder": str(tmp_path), "checkpoint_every": EVERY}
+    with started(options, (ports, 0)) as chief, started(options, (ports, 1)) as other:
+        read_to(chief, 2 * EVERY + 2)
+        (chief, other)[lost].send_signal(signal.SIGKILL)
+        left = (other, chief)[lost]
+        message = lines(left)[-1]
+    assert left.returncode == 2
+    assert message.startswith("error: training: another worker is gone at step ")
+    assert str(tmp_path) in message
+    ports = free_ports(2)
+    with started(options, (ports, 0)) as chief, started(options, (ports, 1)) as other:
+        found = json.loads(lines(chief)[-1])
+        lines(other)
+    assert found["resumed_from"] >= 2 * EVERY
+    same_as_one_process(found, reference[0])

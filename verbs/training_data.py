@@ -1,0 +1,183 @@
+"""What a retraining reads: training, selection, test and calibration data, opened and kept apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ..datasets import Augmentation, Dataset, Preprocessing, Shuffled, open_array, open_dataset, split_for_training
+from ..ir import DataError, UsageError, fed_inputs, name_of, static_shape
+from .sources import Data, Feeds, Labels
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+    from ..backend_tf import RegeneratedModel
+    from ..backend_tf.training import TrainingBatches
+
+CALIBRATION: Final = 50
+"""Training examples that calibrate where nothing else is given."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Data of one training.
+
+    Attributes:
+        train: examples to train on, or a `tf.data.Dataset`.
+        select: examples that choose the best step, or None.
+        test: examples that nothing is decided by, or None.
+        calibration: what the first thresholds are from.
+        trained_on: in words.
+        selected_on: in words.
+        tested_on: in words.
+        calibrated_on: in words.
+    """
+
+    train: Any
+    select: Dataset | None
+    test: Dataset | None
+    calibration: Data
+    trained_on: str
+    selected_on: str
+    tested_on: str
+    calibrated_on: str
+
+    def batches(
+        self,
+        network: RegeneratedModel,
+        batch_size: int,
+        augment: Augmentation | str | None,
+        seed: int,
+        label_offset: int,
+        *,
+        labels: bool,
+        steps_per_epoch: int | None = None,
+    ) -> TrainingBatches:
+        """The training data in batches.
+
+        Args:
+            network: that is trained.
+            batch_size: examples of a global batch.
+            augment: random changes.
+            seed: of the order and the changes.
+            label_offset: output index of class 0.
+            labels: whether labels must be classes of the network.
+            steps_per_epoch: of a `tf.data.Dataset` that does not know its length.
+
+        Raises:
+            DataError: fewer examples than a batch, labels that are no classes, or examples that cannot be changed so.
+            UsageError: changes for a `tf.data.Dataset`, or changes that cannot be read.
+        """
+        changes = Augmentation.parse(augment) if isinstance(augment, str) else augment
+        inputs = {name: shape[1:] for name, (shape, _) in network.program.inputs.items()}
+        if not isinstance(self.train, Dataset):
+            from ..backend_tf.training import FromTfData
+
+            if changes:
+                raise UsageError(f"a tf.data.Dataset brings its own augmentation; none is expected here. Received: {changes}")
+            return FromTfData(self.train, inputs, batch_size, steps_per_epoch=steps_per_epoch, label_offset=label_offset)
+        classes = _classes(network) if labels else None
+        return Shuffled(self.train, next(iter(inputs)), batch_size, seed, changes, classes=classes, label_offset=label_offset)
+
+    def selection(
+        self, network: RegeneratedModel, batch_size: int, label_offset: int
+    ) -> Callable[[], Iterator[tuple[Feeds, Labels]]] | None:
+        """The selection data in batches, anew at each call; None where nothing selects."""
+        select, name = self.select, next(iter(network.program.inputs))
+        if select is None:
+            return None
+
+        def batches() -> Iterator[tuple[Feeds, Labels]]:
+            for inputs, labels in select.batches(batch_size):
+                yield {name: inputs}, None if labels is None else labels + label_offset
+
+        return batches
+
+
+def training_data(
+    model: onnx_ir.Model,
+    train: Any,
+    *,
+    select: Data | float | None,
+    test: Data | None,
+    calibration: Data | None,
+    preprocess: str | Preprocessing,
+    limit: int | None,
+    exclude: str | os.PathLike[str] | Sequence[str] | None,
+    seed: int,
+) -> TrainingData:
+    """Opens everything, and refuses examples that would serve two purposes.
+
+    Raises:
+        DataError: a source that cannot be read or does not fit, or data that overlap.
+        UsageError: a `tf.data.Dataset` of which a share is to be held back, or without calibration data.
+    """
+    inputs = fed_inputs(model.graph)
+    if hasattr(train, "element_spec"):
+        if isinstance(select, (int, float)) or calibration is None:
+            raise UsageError(
+                "of a tf.data.Dataset nothing can be held back: selection data or select=None, and calibration data, are expected. "
+                f"Received: select={select!r}, calibration {'missing' if calibration is None else 'given'}"
+            )
+        chosen, tested = (None if data is None else _open(model, data, preprocess) for data in (select, test))
+        return TrainingData(
+            train,
+            chosen,
+            tested,
+            calibration,
+            "a tf.data.Dataset",
+            _words(chosen),
+            _words(tested),
+            "data of its own",
+        )
+    if len(inputs) != 1:
+        names = ", ".join(name_of(value) for value in inputs)
+        raise DataError(f"the model has the inputs {names}: a tf.data.Dataset of dictionaries is expected to train on")
+    dataset = _open(model, train, preprocess, limit=limit, seed=seed, exclude=exclude)
+    held: Dataset | float | None = select if isinstance(select, (int, float)) else None
+    if select is not None and held is None:
+        held = _open(model, select, preprocess)
+    split = split_for_training(dataset, held, test=None if test is None else _open(model, test, preprocess), seed=seed)
+    calibrated_on = "data of its own"
+    if calibration is None:
+        calibration = split.train.sample(min(CALIBRATION, len(split.train)), seed)
+        calibrated_on = f"{len(calibration)} of the training examples"
+    return TrainingData(
+        split.train,
+        split.select,
+        split.test,
+        calibration,
+        split.trained_on,
+        split.selected_on,
+        split.tested_on,
+        calibrated_on,
+    )
+
+
+def _open(model: onnx_ir.Model, data: Any, preprocess: str | Preprocessing, **options: Any) -> Dataset:
+    """Data for the only input of a model: a dataset, a path, an array, or a pair of inputs and labels."""
+    shape = static_shape(fed_inputs(model.graph)[0])
+    example = None if shape is None else shape[1:]
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, (str, os.PathLike)):
+        return open_dataset(data, input_shape=example, preprocess=preprocess, **options)
+    inputs, labels = data if isinstance(data, tuple) else (data, None)
+    return open_array(np.asarray(inputs), labels=labels, input_shape=example, preprocess=preprocess)
+
+
+def _classes(network: RegeneratedModel) -> int | None:
+    """How many classes there are where just one output scores classes; else the training itself has the last word."""
+    from ..backend_tf.training import heads_of
+
+    found = [head.classes for head in heads_of(network) if head.classes is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def _words(dataset: Dataset | None) -> str:
+    return "nothing" if dataset is None else f"{len(dataset):,} examples of {dataset.source}"
