@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from .backend_tf import regenerate as to_keras
-    from .datasets import open_dataset
+    from .backend_tf.training import Schedule
+    from .datasets import Augmentation, open_dataset
     from .ir import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError, load, save
     from .passes import BitWidths, parse_passes
     from .verbs.calibration_set import calibration_set
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
     from .verbs.inspect import inspect
     from .verbs.presets import preset
     from .verbs.quantize import quantize
+    from .verbs.retrain import retrain
 
 __version__: Final = "0.1.0"
 
 _LAZY: Final = {
+    "Augmentation": "datasets",
     "BitWidths": "passes",
     "DataError": "ir",
     "ModelError": "ir",
+    "Schedule": "backend_tf.training",
     "TqtOnnxError": "ir",
     "UnsupportedError": "ir",
     "UsageError": "ir",
@@ -43,14 +47,17 @@ _LAZY: Final = {
     "parse_passes": "passes",
     "preset": "verbs.presets",
     "quantize": "verbs.quantize",
+    "retrain": "verbs.retrain",
     "save": "ir",
 }
 """Public name -> the module that defines it."""
 
 __all__ = [
+    "Augmentation",
     "BitWidths",
     "DataError",
     "ModelError",
+    "Schedule",
     "TqtOnnxError",
     "UnsupportedError",
     "UsageError",
@@ -66,6 +73,7 @@ __all__ = [
     "parse_passes",
     "preset",
     "quantize",
+    "retrain",
     "save",
     "to_keras",
 ]

@@ -7,7 +7,6 @@ graph in it is checked as an ONNX file is, and the weights are numbers.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 import os
@@ -25,6 +24,15 @@ from .regenerate import check_program
 _CONFIG: Final = "config.json"
 _WEIGHTS: Final = "model.weights.h5"
 _LARGEST_CONFIG: Final = 1 << 28
+_FIELDS: Final[dict[str, tuple[type, ...]]] = {
+    "name": (str,),
+    "graph": (str,),
+    "quantizers": (str, type(None)),
+    "quantizers_on": (bool,),
+    "batch_norms": (str,),
+    "batch_norm_momentum": (float,),
+    "statistics_frozen": (bool,),
+}
 _EXPECTED: Final = "a .keras file of a model that `to_keras` made is expected"
 
 
@@ -61,21 +69,20 @@ def _config(archive: zipfile.ZipFile, file: Path) -> dict[str, Any]:
         raise ModelError(f"{file}: {_EXPECTED}. Received: {', '.join(archive.namelist()[:5])}")
     with archive.open(_CONFIG) as stream:
         found = json.loads(stream.read(_LARGEST_CONFIG))
-    kind = found.get("registered_name") if isinstance(found, dict) else None
-    if kind != f"tqt_onnx>{RegeneratedModel.__name__}" or not isinstance(found.get("config"), dict):
-        raise ModelError(
-            f"{file}: {_EXPECTED}. Received: {kind or (found.get('class_name') if isinstance(found, dict) else found)}"
-        )
-    config: dict[str, Any] = found["config"]
+    if not isinstance(found, dict) or found.get("registered_name") != f"tqt_onnx>{RegeneratedModel.__name__}":
+        kind = found.get("class_name") if isinstance(found, dict) else found
+        raise ModelError(f"{file}: {_EXPECTED}. Received: {str(kind)[:100]}")
+    config = found.get("config")
+    for name, kinds in _FIELDS.items():
+        if not isinstance(config, dict) or not isinstance(config.get(name), kinds):
+            raise ModelError(f"{file}: damaged: {name!r} is expected in its configuration. Received: {str(config)[:100]}")
+    assert isinstance(config, dict)
     return config
 
 
 def _check_graph(config: dict[str, Any], file: Path, size: int) -> None:
     """The graph as an ONNX file would be checked; its weights, which have no data here, no larger than what holds them."""
-    try:
-        proto = onnx.ModelProto.FromString(base64.b64decode(config["graph"], validate=True))
-    except (KeyError, TypeError, binascii.Error) as error:
-        raise ModelError(f"{file}: damaged: a graph is expected in its configuration. Received: {reason(error)}") from None
+    proto = onnx.ModelProto.FromString(base64.b64decode(config["graph"], validate=True))
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors(proto, file)):
         raise ModelError(f"{file}: damaged: a graph without external data is expected")
     empty = [tensor for tensor in proto.graph.initializer if not tensor.ByteSize() - _without_data(tensor)]

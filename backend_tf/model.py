@@ -375,7 +375,7 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
                 dtype="float32",
                 initializer=_holding(array),
                 trainable=role not in CONSTANT,
-                aggregation="mean",  # of the statistics that replicas see
+                aggregation="mean" if role in ("mean", "variance") else "none",  # of what the replicas of a strategy see
             )
 
         return variable

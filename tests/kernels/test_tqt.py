@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import tensorflow as tf
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
@@ -240,24 +240,29 @@ def test_the_mask_is_on_the_rounded_value_inclusive(bits, signed, limit, steps, 
     assert slope.numpy().tolist() == expected
 
 
-@pytest.mark.parametrize(("x", "limit"), [(-5.0, None), (5.0, None), (0.93, 0.75), (0.93, 0.7), (0.31, 0.7)])
-def test_threshold_gradient_is_the_slope_of_the_relaxed_quantizer(x, limit):
-    """Finite differences of T1's relaxation: the scale is 2^(log2_t - 7) without a ceiling, the rounding error held constant."""
-    log2_t, step = 0.0, 1e-4
-    bits, signed = 8, limit is None
+@given(FORMATS, st.integers(-10, 4), st.floats(-1.5, 1.5), st.sampled_from([None, 6.0, 0.7]))
+def test_gradients_are_the_slopes_of_the_relaxed_quantizer(kind, log2_t, share, limit):
+    """Finite differences of T1's relaxation: the scale is a smooth function of log2_t, the rounding error is held constant."""
+    bits, signed = kind
     lowest, highest = fixed_point.bounds(bits, signed)
-
-    def relaxed(log2_t: float, error: float) -> float:
-        scale = 2.0 ** (log2_t - bits + signed)
-        value = x if limit is None else min(x, limit)
-        return scale * min(max(value / scale + error, lowest), highest)
-
     scale = 2.0 ** (log2_t - bits + signed)
+    x = float(np.float32(share * 2.0**log2_t))
     value = x if limit is None else min(x, limit)
-    error = np.rint(value / scale) - value / scale
-    slope = (relaxed(log2_t + step, error) - relaxed(log2_t - step, error)) / (2 * step)
-    actual = gradients(np.float32([x]), np.float32([1]), log2_t, bits, signed, limit)[1]
-    assert float(actual) == pytest.approx(slope, rel=1e-4, abs=1e-9)
+    rounded = np.rint(value / scale)
+    assume(rounded not in (lowest, highest) and np.rint(x / scale) != (limit and np.rint(limit / scale)))  # kinks
+
+    def relaxed(log2_t: float, x: float) -> float:
+        scale_there = 2.0 ** (log2_t - bits + signed)
+        value_there = x if limit is None else min(x, limit)
+        return scale_there * min(max(value_there / scale_there + rounded - value / scale, lowest), highest)
+
+    step = 2.0**-12
+    slopes = [
+        (relaxed(log2_t, x + step * scale) - relaxed(log2_t, x - step * scale)) / (2 * step * scale),
+        (relaxed(log2_t + step, x) - relaxed(log2_t - step, x)) / (2 * step),
+    ]
+    for actual, slope in zip(gradients(np.float32([x]), np.float32([1]), log2_t, bits, signed, limit), slopes, strict=True):
+        assert np.asarray(actual).item() == pytest.approx(slope, rel=1e-4, abs=1e-3 * scale)
 
 
 def test_a_limit_on_the_grid_has_no_threshold_gradient_above_it():

@@ -1,0 +1,150 @@
+"""Regularised least squares for the weights of one layer: what its output should be, from inputs that are quantized already.
+
+A layer is `G` groups of `K` inputs and `O` outputs: a depthwise convolution has `G` channels of 9 inputs and 1 output each, a
+dense layer is one group. All groups are solved side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+Doubles = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+
+STRENGTHS: Final = (0.003, 0.03, 0.3, 3.0, 30.0, 300.0)
+"""Pulls towards the given weights that are tried, in units of the inputs' mean variance."""
+
+_NOTHING: Final = 1e-9
+"""Smallest pull relative to the largest variance of a group: inputs that never vary keep their weights."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Places at which the output of a layer is looked at.
+
+    Attributes:
+        data: float32 [G, P, K], what the layer sees.
+        target: float32 [G, P, O], what it should give before its activation.
+        held: bool [P], rows of examples that are kept back: they choose, they are never fitted.
+        low: lower bound that the activation behind the layer clips at, or minus infinity.
+        high: its upper bound, or infinity.
+    """
+
+    data: Singles
+    target: Singles
+    held: Bools
+    low: float = -np.inf
+    high: float = np.inf
+
+    def part(self, held: bool) -> Rows:
+        """The rows that are kept back, or the others."""
+        chosen = self.held == held
+        return Rows(self.data[:, chosen], self.target[:, chosen], self.held[chosen], self.low, self.high)
+
+    def clipped(self, outputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """What the activation makes of these outputs."""
+        return np.clip(outputs, self.low, self.high)
+
+    def loss(self, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> float:
+        """Mean squared error behind the activation.
+
+        Args:
+            weights: [G, K, O].
+            bias: [G, O] or None.
+        """
+        error = self.clipped(predict(self, weights, bias)) - self.clipped(self.target)
+        return float(np.mean(np.square(error), dtype=np.float64)) if error.size else 0.0
+
+    def wanted(self, outputs: Singles) -> Singles:
+        """The closest outputs that are right behind the activation: where the target is clipped, so is much else."""
+        wanted = np.where(self.target <= self.low, np.minimum(outputs, np.float32(self.low)), self.target)
+        return np.where(self.target >= self.high, np.maximum(outputs, np.float32(self.high)), wanted)
+
+
+def predict(rows: Rows, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> Singles:
+    """Outputs float32 [G, P, O] of weights [G, K, O] and a bias [G, O]."""
+    outputs = np.matmul(rows.data, np.asarray(weights, np.float32))
+    if bias is not None:
+        outputs += np.asarray(bias, np.float32)[:, None, :]
+    return outputs
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of the rows; with a bias that may move, around the means.
+
+    Attributes:
+        hessian: float64 [G, K, K], `X^T X`.
+        mean: float64 [G, 1, K], zero where there is no bias to absorb it.
+        centred: float32 [G, P, K].
+    """
+
+    hessian: Doubles
+    mean: Doubles
+    centred: Singles
+
+    @classmethod
+    def of(cls, rows: Rows, *, bias: bool) -> Moments:
+        """Of all rows."""
+        mean = rows.data.mean(axis=1, keepdims=True, dtype=np.float64) if bias else np.zeros((len(rows.data), 1, rows.data.shape[2]))
+        centred = rows.data - mean.astype(np.float32) if bias else rows.data
+        return cls(np.matmul(centred.swapaxes(1, 2), centred).astype(np.float64), mean, centred)
+
+    def cross(self, outputs: Singles, *, bias: bool) -> Doubles:
+        """`X^T Y` [G, K, O], `Y` around its means where a bias absorbs them."""
+        moved = outputs - outputs.mean(axis=1, keepdims=True) if bias else outputs
+        return np.matmul(self.centred.swapaxes(1, 2), moved).astype(np.float64)
+
+    def pull(self, strength: float) -> Doubles:
+        """What is added to the diagonal [G, 1] so that weights stay where the data say nothing."""
+        variances = np.maximum(np.einsum("gkk->gk", self.hessian), 0.0)
+        floor = _NOTHING * variances.max(axis=1, keepdims=True)
+        pull = np.maximum(strength * variances.mean(axis=1, keepdims=True), floor)
+        return np.asarray(np.where(pull > 0, pull, 1.0))
+
+    def pulled(self, strength: float) -> Doubles:
+        """The Hessian of the regularised problem, positive definite."""
+        size = self.hessian.shape[1]
+        return self.hessian + self.pull(strength)[:, :, None] * np.eye(size)
+
+
+def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, strength: float) -> tuple[Doubles, Doubles | None]:
+    """`argmin |X W + b - Y|^2 + pull |W - W0|^2`.
+
+    Args:
+        rows: data and targets.
+        moments: of these rows.
+        weights: `W0`, [G, K, O].
+        bias: [G, O], or None where the layer has none.
+        strength: of the pull, in units of the mean variance.
+
+    Returns:
+        Weights and bias (None where there was none).
+    """
+    missing = rows.target - predict(rows, weights, bias)
+    moved = np.linalg.solve(moments.pulled(strength), moments.cross(missing, bias=bias is not None))
+    fitted = weights + moved
+    return fitted, best_bias(rows.target, rows, fitted) if bias is not None else None
+
+
+def best_bias(wanted: Singles, rows: Rows, weights: npt.NDArray[Any]) -> Doubles:
+    """The bias [G, O] that leaves no mean error (bias correction)."""
+    return np.asarray((wanted - predict(rows, weights, None)).mean(axis=1, dtype=np.float64))
+
+
+def choose_strength(rows: Rows, weights: Doubles, bias: Doubles | None) -> float:
+    """The pull that does best behind the activation on the rows kept back; the middle of the list where none are.
+
+    Few images say little about many weights: there a strong pull wins, and the layer keeps its weights.
+    """
+    seen, held = rows.part(False), rows.part(True)
+    if not held.data.shape[1] or not seen.data.shape[1]:
+        return STRENGTHS[len(STRENGTHS) // 2]
+    moments = Moments.of(seen, bias=bias is not None)
+    losses = [held.loss(*solve(seen, moments, weights, bias, strength)) for strength in STRENGTHS]
+    return STRENGTHS[int(np.argmin(losses))]

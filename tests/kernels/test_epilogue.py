@@ -1,0 +1,168 @@
+"""The end of a layer in one pass: natively, under XLA and operator by operator the same numbers, masks and, nearly, sums."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tqt_onnx.kernels import epilogue, fixed_point, native, tqt
+from tqt_onnx.kernels.epilogue import Rounding, composed
+
+SHAPES = [(3, 5, 7, 6), (2, 33, 17, 40), (4, 300), (1, 1), (0, 4, 4, 3), (70, 257)]
+FORMS = [(first, kind, relu) for first in (True, False) for kind in ("none", "channels", "tensor") for relu in (True, False)]
+
+
+@pytest.fixture(params=["native", "xla"])
+def road(request, monkeypatch):
+    """`epilogue` on one of its roads."""
+    if request.param == "xla":
+        monkeypatch.setattr(native, "operators", lambda: None)
+        return tf.function(epilogue.epilogue, autograph=False)
+    if native.operators() is None:
+        pytest.skip("no native operators")
+    return epilogue.epilogue
+
+
+def problem(shape, first, kind, seed=0, signed=False, limit=None):
+    """A sum in the layer16 contract that meets ties, both borders and infinities: tensors on the grid 2^-10, in and out of range."""
+    random = np.random.default_rng(seed)
+    x = random.integers(-(2**16), 2**16, shape).astype(np.float32) / 2**10 * random.choice([1, 1, 0.5, 1.5], shape)
+    if x.size > 8:
+        x.flat[:6] = [np.inf, -np.inf, 3e38, 1e-40, -0.0, 31.999999]
+    addend = {"none": None, "channels": random.integers(-900, 900, shape[-1:]), "tensor": random.integers(-900, 900, shape)}[kind]
+    addend = None if addend is None else tf.constant(addend.astype(np.float32) / 2**9)
+    inner = Rounding(tf.constant(-9.0), 14, True) if first else None
+    return tf.constant(x.astype(np.float32)), Rounding(tf.constant(-3.0), 8, signed, limit), inner, addend
+
+
+def slopes(function, x, second, first, addend, relu, weights):
+    """The result and its gradients by x, the addend and both exponents."""
+    exponents = [rounding.exponent for rounding in (first, second) if rounding is not None]
+    sources = [x, *exponents, *([] if addend is None else [addend])]
+    with tf.GradientTape() as tape:
+        tape.watch(sources)
+        y = function(x, second, first=first, addend=addend, relu=relu)
+    return [y, *tape.gradient(y, sources, weights)]
+
+
+@pytest.mark.parametrize(("first", "kind", "relu"), FORMS)
+@pytest.mark.parametrize(("signed", "limit"), [(True, None), (False, 6.0)])
+def test_every_form_equals_the_operators_one_by_one(road, first, kind, relu, signed, limit):
+    for seed, shape in enumerate(SHAPES[:2]):
+        x, second, inner, addend = problem(shape, first, kind, seed, signed, limit)
+        weights = tf.constant(np.random.default_rng(9).normal(size=shape).astype(np.float32))
+        actual = slopes(road, x, second, inner, addend, relu, weights)
+        expected = slopes(composed, x, second, inner, addend, relu, weights)
+        assert actual[0].numpy().tobytes() == expected[0].numpy().tobytes()
+        assert (actual[1].numpy() == expected[1].numpy()).all()  # T2
+        if kind == "tensor":
+            assert (actual[-1].numpy() == expected[-1].numpy()).all()
+        for mine, other in zip(actual[2:], expected[2:], strict=True):  # T3: sums in another order
+            assert np.abs(mine - other).max() <= 1e-4 * (1 + np.abs(other).max())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_equals_the_specification(road, shape):
+    x, second, first, bias = problem(shape, True, "channels")
+    y = road(x, second, first=first, addend=bias, relu=True).numpy()
+    inner = fixed_point.fake_quantize(x.numpy(), -9, 14, True)
+    expected = fixed_point.fake_quantize(np.maximum(inner + bias.numpy(), 0), -3, 8, False)
+    assert y.shape == shape
+    assert y.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize(("bits", "signed"), itertools.product([2, 3, 4, 7, 8, 15, 16], [True, False]))
+def test_a_quantizer_alone_equals_the_specification(bits, signed):
+    if native.operators() is None:
+        pytest.skip("no native operators")
+    lowest, highest = fixed_point.bounds(bits, signed)
+    steps = np.concatenate([np.arange(-20, 20) / 2, lowest + np.arange(-4, 5) / 2, highest + np.arange(-4, 5) / 2])
+    for exponent in (tqt.MIN_EXPONENT, -7, 0, 3, tqt.MAX_EXPONENT):
+        grid = np.ldexp(steps, exponent).astype(np.float32)
+        around = [np.nextafter(grid, np.float32(end)) for end in (np.inf, -np.inf)]
+        x = np.concatenate([grid, *around, np.float32([-0.0, 1e-45, -1e-40, np.inf, -np.inf, 3e38])])
+        actual = epilogue.epilogue(tf.constant(x), Rounding(tf.constant(float(exponent)), bits, signed))
+        assert actual.numpy().tobytes() == fixed_point.fake_quantize(x, exponent, bits, signed).tobytes()
+
+
+def test_sums_equal_a_float64_reference(road):
+    """2^20 numbers: sums of a million float32 terms one after the other would be 1e-3 off."""
+    shape, random = (64, 32, 32, 16), np.random.default_rng(0)
+    x = random.normal(size=shape).astype(np.float32) * 2 + 0.5
+    weights = random.random(size=shape).astype(np.float32)
+    bias = (random.integers(-900, 900, 16) / 2**9).astype(np.float32)
+    first, second = Rounding(tf.constant(-9.0), 12, True), Rounding(tf.constant(-6.0), 8, False)
+    actual = slopes(road, tf.constant(x), second, first, tf.constant(bias), True, tf.constant(weights))
+    scaled = x.astype(np.float64) * 2**9
+    inside = np.abs(np.rint(scaled) + 0.5) <= 2**11
+    inner = np.clip(np.rint(scaled), -(2**11), 2**11 - 1)
+    total = inner / 2**9 + bias
+    outer = np.maximum(total, 0) * 2**6
+    passes = weights * (np.rint(outer) <= 255) * (total > 0)
+    step = np.where(np.rint(outer) <= 255, np.rint(outer) - outer, 255)
+    assert np.array_equal(actual[1].numpy(), passes * inside)
+    expected = [
+        (passes * np.where(inside, inner - scaled, inner)).sum() * 2**-9 * math.log(2),
+        (weights * step).sum() * 2**-6 * math.log(2),
+        passes.sum((0, 1, 2)),
+    ]
+    for mine, other in zip(actual[2:], expected, strict=True):
+        assert np.abs(mine - other).max() <= 1e-5 * np.abs(other).max()
+
+
+@pytest.mark.parametrize(("value", "exponent"), [(np.nan, 0.0), (1.0, np.nan), (1.0, 104.0), (1.0, -103.0)])
+def test_what_is_not_a_number_stays_visible(road, value, exponent):
+    good, bad = Rounding(tf.constant(-4.0), 8, True), Rounding(tf.constant(exponent), 8, True)
+    x = tf.fill([3, 2], np.float32(value))
+    assert np.isnan(road(x, bad, relu=True)).all()
+    assert np.isnan(road(x, good, first=bad, addend=tf.zeros([2]))).all()
+
+
+def test_inputs_are_not_written_to(road):
+    x, second, first, bias = problem((3, 5, 7, 6), True, "channels")
+    kept, weights = x.numpy().copy(), tf.ones(x.shape)
+    slopes(road, x, second, first, bias, True, weights)
+    slopes(road, x, second, first, x, True, weights)  # x + x
+    assert x.numpy().tobytes() == kept.tobytes()
+    assert (weights.numpy() == 1).all()
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    if native.operators() is None:
+        pytest.skip("no native operators")
+    rounding = Rounding(tf.constant(-4.0), 8, True)
+    for addend in (tf.zeros([3]), tf.zeros([5, 3])):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="do not fit"):
+            epilogue.epilogue(tf.zeros([5, 4]), rounding, addend=addend)
+
+
+BITS = """
+import sys, numpy as np, tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(int(sys.argv[1]))
+from tqt_onnx.kernels.epilogue import Rounding, epilogue
+random = np.random.default_rng(0)
+x, bias, g = (tf.constant(random.normal(size=shape).astype(np.float32)) for shape in ((8, 64, 64, 24), (24,), (8, 64, 64, 24)))
+e = tf.constant(-9.0), tf.constant(-6.0)
+with tf.GradientTape() as tape:
+    tape.watch([x, bias, *e])
+    y = epilogue(x, Rounding(e[1], 8, False), first=Rounding(e[0], 12, True), addend=bias, relu=True)
+print(b"".join(part.numpy().tobytes() for part in tape.gradient(y, [bias, *e], g)).hex())
+"""
+
+
+def test_sums_have_the_same_bits_for_any_number_of_threads():
+    if native.operators() is None:
+        pytest.skip("no native operators")
+    found = set()
+    for threads in ("1", "2", "7"):
+        done = subprocess.run([sys.executable, "-c", BITS, threads], capture_output=True, text=True, check=True, env=os.environ)
+        found.add(hashlib.sha256(done.stdout.split()[-1].encode()).hexdigest())
+    assert len(found) == 1

@@ -1,0 +1,105 @@
+"""Building native operators: once, privately, safely beside others, and dispensable."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from tqt_onnx.kernels import native
+from tqt_onnx.kernels.epilogue import Rounding, epilogue
+
+FAKE = """#!/bin/sh
+case "$*" in *-dM*) echo "#define NATIVE $FAKE_PROCESSOR"; exit 0;; esac
+echo run >> "$FAKE_RUNS"
+while [ "$1" != -o ]; do shift; done
+printf half > "$2"; sleep 0.3; {end}
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder, and no memory of what was built before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(native.SWITCH, raising=False)
+    monkeypatch.delenv("CXX", raising=False)
+    native.operators.cache_clear()
+    yield tmp_path / "cache" / "tqt-onnx" / "native"
+    native.operators.cache_clear()
+
+
+def compiler(tmp_path, monkeypatch, end):
+    """A compiler that is a script."""
+    script = tmp_path / "compiler"
+    script.write_text(FAKE.replace("{end}", end))
+    script.chmod(0o700)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("FAKE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("FAKE_PROCESSOR", "1")
+
+
+def one_line(caplog) -> str:
+    with caplog.at_level(logging.WARNING):
+        assert native.operators() is None
+        assert native.operators() is None
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "\n" not in record.getMessage()
+    return record.getMessage()
+
+
+def test_a_switch_does_without(cache, monkeypatch, caplog):
+    monkeypatch.setenv(native.SWITCH, "0")
+    assert native.SWITCH in one_line(caplog)
+    assert not cache.exists()
+    assert float(epilogue(tf.constant([0.3]), Rounding(tf.constant(-1.0), 8, True))[0]) == 0.5
+
+
+def test_no_compiler(cache, monkeypatch, caplog):
+    monkeypatch.setenv("PATH", "")
+    assert "no C++ compiler" in one_line(caplog)
+
+
+def test_a_compiler_that_fails_leaves_nothing(cache, tmp_path, monkeypatch, caplog):
+    compiler(tmp_path, monkeypatch, 'echo "epilogue.cc:1: error: no such header" >&2; exit 1')
+    assert "no such header" in one_line(caplog)
+    assert list(cache.iterdir()) == []
+
+
+def test_what_is_no_library_is_not_used(cache, tmp_path, monkeypatch, caplog):
+    compiler(tmp_path, monkeypatch, "exit 0")
+    assert "no native operators" in one_line(caplog)
+
+
+def test_a_folder_that_others_may_write_to_is_refused(cache, tmp_path, monkeypatch, caplog):
+    cache.mkdir(parents=True)
+    cache.chmod(0o777)
+    compiler(tmp_path, monkeypatch, "exit 0")
+    assert "nobody else may write" in one_line(caplog)
+    assert not (tmp_path / "runs").exists()
+
+
+BUILD = """
+import sys, tensorflow as tf
+from tqt_onnx.kernels import native
+tf.load_op_library = lambda path: open(path).read()
+print(native.operators())
+"""
+
+
+def test_processes_that_build_at_once_see_whole_libraries(cache, tmp_path, monkeypatch):
+    compiler(tmp_path, monkeypatch, 'printf " whole" >> "$2"')
+    processes = [subprocess.Popen([sys.executable, "-c", BUILD], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0].splitlines()[-1] for process in processes] == ["half whole"] * 3
+    assert len(list(cache.iterdir())) == 1
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+    built = len((tmp_path / "runs").read_text().split())
+    assert subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True).stdout.endswith("half whole\n")
+    assert len((tmp_path / "runs").read_text().split()) == built  # once is enough
+    environment = os.environ | {"FAKE_PROCESSOR": "2"}
+    subprocess.run([sys.executable, "-c", BUILD], capture_output=True, check=True, env=environment)
+    assert len(list(cache.iterdir())) == 2  # another processor, another library
