@@ -220,8 +220,16 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         return self._decided.decide(self.log2_thresholds())
 
     def float_model(self) -> onnx_ir.Model:
-        """The float ONNX model with the current weights."""
-        return fill(onnx_ir.serde.deserialize_model(onnx.ModelProto.FromString(self._skeleton)), self.arrays())
+        """The float ONNX model with the current weights, batch norms folded (B3).
+
+        Raises:
+            ModelError: weights that are not finite.
+        """
+        arrays = self.arrays()
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise ModelError(f"weight {name!r} holds NaN or infinities; finite weights are expected")
+        return fill(onnx_ir.serde.deserialize_model(onnx.ModelProto.FromString(self._skeleton)), arrays)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Runs the graph. Layers that float32 cannot hold are found when it is traced, from the weights of that moment (X2)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import onnx_ir
 
@@ -91,8 +91,9 @@ def run(
     given: Mapping[str, float] | None = None,
     floors: Mapping[str, float] | None = None,
     progress: Progress | None,
+    walk_type: Callable[..., Walk] = Walk,
 ) -> tuple[dict[str, float], Walk | None]:
-    """`calibrate` with an engine of the caller's; also returns the finished walk, None where there was none."""
+    """`calibrate` with an engine and a kind of walk of the caller's; also returns the finished walk, None where there was none."""
     given, floors = given or {}, floors or {}
     _check_options(graph, method, weight_method, percentile, given)
     values = sites(model, graph)
@@ -127,7 +128,7 @@ def run(
         for group in measured.values():
             group.decide()
     else:
-        walk = Walk(model, graph, by_value, fixed, engine)
+        walk = walk_type(model, graph, by_value, fixed, engine)
         walk.run(batches, progress)
     thresholds = fixed | {name: group.threshold for name, group in measured.items() if group.threshold is not None}
     return {name: thresholds[name] for name in graph.groups()}, walk

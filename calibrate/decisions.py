@@ -87,6 +87,11 @@ class GroupStatistics:
         """
         take_in(self._current[value][worker], value, array)
 
+    def replace(self, value: str, array: npt.NDArray[Any]) -> None:
+        """Forgets what was seen of one member, a constant that has changed, and takes in its new contents."""
+        self._current[value] = [self.rule.first(self.members[0].signed) for _ in range(self._workers)]
+        self.update(value, array)
+
     def begin_second_pass(self) -> None:
         """Closes the first pass: the second one's statistics need the range and count of all members."""
         assert self.rule.second is not None

@@ -200,6 +200,10 @@ class Walk:
         array, quantizer = constant_array(value), self.quantizers.get(name_of(value))
         if quantizer is None:
             return array
+        return self._on_grid(array, quantizer)
+
+    @staticmethod
+    def _on_grid(array: Array, quantizer: Quantizer) -> Array:
         return fixed_point.fake_quantize(array, quantizer.decided_exponent, quantizer.bits, quantizer.signed, quantizer.upper)
 
     def _missing(self, group: GroupStatistics) -> list[onnx_ir.Value]:

@@ -87,6 +87,11 @@ class Spill:
             position += batch.nbytes
             yield batch
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each batch."""
+        return tuple(self._shapes)
+
     def __len__(self) -> int:
         """Number of batches."""
         return len(self._shapes)

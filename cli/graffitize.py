@@ -12,7 +12,7 @@ from .options import FILE, check_output, data_options, names, numbers
 
 @click.command()
 @click.option("--in-graph", required=True, type=FILE, help="As MODEL of `convert`.")
-@click.option("--out-graph", required=True, type=FILE, help="File to write; ONNX, whatever its suffix said.")
+@click.option("--out-graph", required=True, type=FILE, help="File to write: ONNX, or .keras for a training graph.")
 @click.option("--inputs", help="Input tensors, separated by commas.")
 @click.option("--outputs", help="Output tensors, separated by commas.")
 @click.option("--input-shape", help="H,W,C where the graph does not know it.")
@@ -40,16 +40,19 @@ def graffitize(
     """A Graffitist command, as it was typed there.
 
     Its transforms do here what they did there: fix_input_shape, fold_batch_norms, remove_training_nodes, strip_unused_nodes,
-    preprocess_layers, quantize(weight_bits=-8, ...). New work is better served by `convert` and `quantize`.
+    preprocess_layers, quantize(weight_bits=-8, ...); with is_training=True a Keras model to be trained. New work is better served
+    by `convert` and `quantize`.
     """
-    from ..ir import save
+    from ..ir import check_writable, save
 
     target = out_graph.with_suffix(".onnx")
     check_output(target, in_graph, force=force)
+    check_writable(target.with_suffix(".keras"), force=force)
     shape = numbers(input_shape, "--input_shape")
     from ..report import progress_bar
     from ..verbs.graffitize import graffitize as run
-    from ..verbs.show import show_conversion, show_quantization
+    from ..verbs.keras_models import save_keras
+    from ..verbs.show import show_conversion, show_quantization, show_training_graph
 
     with progress_bar() as progress:
         result = run(
@@ -66,6 +69,12 @@ def graffitize(
             exclude=exclude,
             progress=progress,
         )
+    if result.training is not None:
+        graph = target.with_suffix(".keras")
+        save_keras(result.training, graph, force=force)
+        show_conversion(result.conversion, graph)
+        show_training_graph(graph)
+        return 0
     if result.ok:
         save(result.model, target, force=force)
     show_conversion(result.conversion, target)

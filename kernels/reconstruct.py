@@ -13,11 +13,14 @@ from typing import Final
 import numpy as np
 
 from .fixed_point import bounds, ceil_log2
-from .ridge import Doubles, Moments, Rows, best_bias, choose_strength, predict, solve
+from .ridge import STRENGTHS, Doubles, Moments, Rows, best_bias, choose_strength, predict, solve
 from .rounding import cost, descend, with_feedback
 
 SWEEPS: Final = 3
 """Sweeps of coordinate descent over the integers, each with the targets that the activation leaves free moved along."""
+
+LARGEST: Final = 2048
+"""Inputs of one output up to which the Hessian is taken as a whole; above, cut into blocks of at most so many."""
 
 _OCTAVES: Final = 12
 """How far below the largest weight exponents are looked for."""
@@ -61,6 +64,8 @@ def reconstruct(
         lowest_exponent: no finer scale than this (Q5, or the room of an int32 bias: L11).
         sweeps: of coordinate descent; 0 is the quick version.
     """
+    if weights.shape[1] > LARGEST:
+        return _in_blocks(rows.part(False), weights, bias, bits, lowest_exponent)
     strength = choose_strength(rows, weights, bias)
     seen = rows.part(False)
     moments = Moments.of(seen, bias=bias is not None)
@@ -77,6 +82,27 @@ def reconstruct(
             break
         found, loss = better, lower
     return found
+
+
+def _in_blocks(seen: Rows, weights: Doubles, bias: Doubles | None, bits: int, lowest_exponent: int) -> Reconstruction:
+    """A layer with very many inputs: the float weights, rounded as if inputs of different blocks were independent."""
+    groups, inputs, outputs = weights.shape
+    blocks = -(-inputs // LARGEST)
+    size = -(-inputs // blocks)
+    fill = ((0, 0), (0, blocks * size - inputs), (0, 0))
+    cut = np.pad(weights, fill).reshape(groups * blocks, size, outputs)
+    hessian = np.empty((groups * blocks, size, size))
+    strength = STRENGTHS[0]
+    for index in range(groups * blocks):
+        group, block = divmod(index, blocks)
+        data = seen.data[group : group + 1, :, block * size : (block + 1) * size]
+        data = np.pad(data, ((0, 0), (0, 0), (0, size - data.shape[2])))
+        part = Rows(data, seen.target[:1, :, :0], seen.held)
+        hessian[index] = Moments.of(part, bias=bias is not None).pulled(strength)[0]
+    exponent, integers = _best_exponent(cut, hessian, bits, lowest_exponent)
+    integers = integers.reshape(groups, blocks * size, outputs)[:, :inputs]
+    offset = None if bias is None else best_bias(seen.target, seen, np.ldexp(integers, exponent))
+    return Reconstruction(integers, exponent, offset, float("inf"))
 
 
 def _best_exponent(fitted: Doubles, hessian: Doubles, bits: int, lowest_exponent: int) -> tuple[int, Doubles]:
@@ -105,5 +131,7 @@ def _sweep(seen: Rows, moments: Moments, weights: Doubles, found: Reconstruction
     integers = descend(found.integers, np.ldexp(minimum, -found.exponent), hessian, *bounds(bits, True))
     bias = found.bias
     if moving:
-        bias = best_bias(seen.wanted(predict(seen, np.ldexp(integers, found.exponent), bias)), seen, np.ldexp(integers, found.exponent))
+        bias = best_bias(
+            seen.wanted(predict(seen, np.ldexp(integers, found.exponent), bias)), seen, np.ldexp(integers, found.exponent)
+        )
     return Reconstruction(integers, found.exponent, bias, found.strength)

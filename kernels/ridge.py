@@ -91,7 +91,9 @@ class Moments:
     @classmethod
     def of(cls, rows: Rows, *, bias: bool) -> Moments:
         """Of all rows."""
-        mean = rows.data.mean(axis=1, keepdims=True, dtype=np.float64) if bias else np.zeros((len(rows.data), 1, rows.data.shape[2]))
+        mean = (
+            rows.data.mean(axis=1, keepdims=True, dtype=np.float64) if bias else np.zeros((len(rows.data), 1, rows.data.shape[2]))
+        )
         centred = rows.data - mean.astype(np.float32) if bias else rows.data
         return cls(np.matmul(centred.swapaxes(1, 2), centred).astype(np.float64), mean, centred)
 

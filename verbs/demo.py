@@ -15,6 +15,7 @@ from ..passes import BitWidths
 from .check import check
 from .convert import convert
 from .evaluate import evaluate
+from .keras_models import save_keras
 from .quantize import quantize
 from .sources import Progress
 
@@ -81,13 +82,7 @@ def demo(
     with atomic_path(paths["test.npz"], force=True) as file, file.open("wb") as stream:
         np.savez(stream, x=digits.test, y=digits.test_labels)
     network = train(digits, epochs=epochs, seed=seed, progress=progress)
-    with atomic_path(paths["digits.keras"], force=True) as file:
-        named = file.with_suffix(".keras")  # Keras goes by the suffix
-        try:
-            network.save(named)
-            named.replace(file)
-        finally:
-            named.unlink(missing_ok=True)
+    save_keras(network, paths["digits.keras"], force=True)
 
     conversion = convert(paths["digits.keras"])
     save(conversion.model, paths["digits.onnx"], force=True)

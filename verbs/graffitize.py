@@ -2,9 +2,11 @@
 
     fix_input_shape fold_batch_norms remove_training_nodes strip_unused_nodes preprocess_layers      -> convert
     ... quantize(weight_bits=-8, activation_bits=-8, layer_bits=-16, relu_bits=8, ...)               -> convert, quantize
+    ... fold_batch_norms(is_training=True) ... quantize(..., is_training=True)                       -> convert, to_keras
 
 What decides numbers is Graffitist's, not this project's defaults: activations by `klj`, weights by their maximum, the 50
-images of `calibration_set.npy` beside the graph. Signs of widths are dropped: they follow from the L rules.
+images of `calibration_set.npy` beside the graph. Signs of widths are dropped: they follow from the L rules. A training graph is a
+Keras model: `quantize --from-trained` writes it back once it is trained.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ..ir import DataError, UnsupportedError, UsageError
+from ..ir import DataError, UsageError
 from .convert import Conversion, convert
+from .keras_models import to_keras
 from .quantize import Quantization, quantize
 from .sources import Progress
 
 if TYPE_CHECKING:
     import onnx_ir
 
+    from ..backend_tf import RegeneratedModel
     from ..passes import BitWidths
 
 _QUANTIZE: Final = re.compile(r"\bquantize\s*(?:\(([^()]*)\))?")
@@ -48,10 +52,12 @@ class Graffitization:
     Attributes:
         conversion: the float model, compared with its source.
         quantization: the quantized one, where `quantize` was among the transforms and the conversion is accepted.
+        training: the training graph, where `quantize(is_training=True)` was.
     """
 
     conversion: Conversion
     quantization: Quantization | None
+    training: RegeneratedModel | None = None
 
     @property
     def ok(self) -> bool:
@@ -60,7 +66,7 @@ class Graffitization:
 
     @property
     def model(self) -> onnx_ir.Model:
-        """The last one."""
+        """The last ONNX model."""
         return self.conversion.model if self.quantization is None else self.quantization.model
 
 
@@ -97,7 +103,7 @@ def graffitize(
 
     Raises:
         UsageError: a transform or option that Graffitist does not have.
-        UnsupportedError: a training graph (`is_training=True`), which no longer is a file between two steps.
+        UnsupportedError: nothing to quantize, or an operator that a training graph cannot have.
         DataError: no calibration data.
         ModelError: see `convert`.
     """
@@ -106,7 +112,7 @@ def graffitize(
     if found and (len(found) > 1 or text[found[-1].end() :].strip(" ,")):
         raise UsageError(f"quantize is expected once, behind the other transforms. Received: {text!r}")
     floats = text[: found[0].start()].strip().rstrip(",") if found else text
-    bits = _bits(found[0][1] or "") if found else None
+    bits, training = _widths(found[0][1] or "") if found else (None, False)
     images = _images(Path(in_graph), calibration) if found else None
     conversion = convert(
         in_graph,
@@ -118,19 +124,18 @@ def graffitize(
     )
     if images is None or not conversion.ok:
         return Graffitization(conversion, None)
-    quantization = quantize(
-        conversion.model,
-        images,
-        bits=bits,
-        method="klj",
-        weight_method="max",
-        preprocess=preprocess,
-        limit=limit,
-        seed=seed,
-        exclude=exclude,
-        progress=progress,
-    )
-    return Graffitization(conversion, quantization)
+    options: dict[str, Any] = {
+        "bits": bits,
+        "method": "klj",
+        "preprocess": preprocess,
+        "limit": limit,
+        "seed": seed,
+        "exclude": exclude,
+        "progress": progress,
+    }
+    if training:
+        return Graffitization(conversion, None, to_keras(conversion.model, images, batch_norm="moving", **options))
+    return Graffitization(conversion, quantize(conversion.model, images, weight_method="max", **options))
 
 
 def _shaped(transforms: str, input_shape: Sequence[int] | None) -> str:
@@ -140,9 +145,11 @@ def _shaped(transforms: str, input_shape: Sequence[int] | None) -> str:
     return re.sub(r"\bfix_input_shape\b(?!\s*\()", f"fix_input_shape(shape={','.join(map(str, input_shape))})", transforms)
 
 
-def _bits(text: str) -> BitWidths:
+def _widths(text: str) -> tuple[BitWidths, bool]:
+    """Options of `quantize`: widths, and whether a training graph is asked for."""
     from ..passes import BitWidths
 
+    training = False
     chosen: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         option, equals, written = (piece.strip() for piece in part.partition("="))
@@ -157,12 +164,9 @@ def _bits(text: str) -> BitWidths:
             chosen[_WIDTHS[option]] = abs(int(written))
         elif written not in ("True", "False"):
             raise UsageError(f"quantize: {option} must be True or False. Received: {written!r}")
-        elif option == "is_training" and written == "True":
-            raise UnsupportedError(
-                "quantize(is_training=True): a training graph is no file here; `convert --keep-batch-norm` keeps the batch norms "
-                "and `tqt_onnx.to_keras` gives the graph for training. Received: is_training=True"
-            )
-    return BitWidths(**chosen)
+        elif option == "is_training":
+            training = written == "True"
+    return BitWidths(**chosen), training
 
 
 def _images(in_graph: Path, calibration: str | os.PathLike[str] | None) -> Path:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..calibrate import PERCENTILE
-from ..ir import ModelError, UsageError
+from ..ir import ModelError, UsageError, atomic_path
 from ..passes import BitWidths
 from .quantize import Prepared, Quantization, calibrate_prepared, check_methods, decide_trained, finish, prepare
 from .sources import Data, Feeder, Progress
@@ -132,6 +133,27 @@ def from_keras(model: RegeneratedModel | str | os.PathLike[str]) -> Quantization
     widths = BitWidths(layer=16 if graph.contract == "layer16" else 32, unsigned_input=unsigned)
     prepared = Prepared(regenerated.float_model(), graph, _NoData(), widths, {})
     return finish(prepared, decide_trained(prepared, regenerated.log2_thresholds()))
+
+
+def save_keras(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> Path:
+    """Writes a Keras model, whole or not at all.
+
+    Args:
+        model: a `keras.Model`.
+        path: of the `.keras` file.
+        force: whether an existing file is overwritten.
+
+    Raises:
+        UsageError: the file exists, or cannot be written.
+    """
+    with atomic_path(path, force=force) as file:
+        named = file.with_suffix(".keras")  # Keras goes by the suffix
+        try:
+            model.save(named)
+            named.replace(file)
+        finally:
+            named.unlink(missing_ok=True)
+    return Path(path)
 
 
 class _NoData(Feeder):

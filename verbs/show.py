@@ -127,6 +127,13 @@ def show_quantization(result: Quantization, output: Path | None) -> None:
     console.print(f"{output}: written" if output is not None else "nothing written: layers stay float and --strict was given")
 
 
+def show_training_graph(path: Path) -> None:
+    """Where a training graph is and what becomes of it."""
+    make_console().print(
+        f"{path}: a Keras model with trainable thresholds; `quantize --from-trained` writes it back once it is trained"
+    )
+
+
 def show_retraining(result: Retraining, output: Path | None) -> None:
     """What was trained on what, which step was kept and why, where thresholds went, and accuracies on the test data."""
     console = make_console()

@@ -22,8 +22,8 @@ from .events import TrainingLog
 from .listener import Listener, Listeners
 from .loop import Calibrate, Loop, NotFiniteError
 from .losses import heads_of, make_loss
-from .phase import Mode, check_mode
 from .outcome import finish
+from .phase import Mode, check_mode
 from .result import TrainingResult
 from .schedule import Schedule
 from .selection import Selection

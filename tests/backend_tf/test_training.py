@@ -84,7 +84,8 @@ def test_one_step_is_the_gradient_of_the_mean_loss():
         logits = net.forward({"x": tf.constant(feeds["x"])}, also=["logits"])["logits"]
         loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits))
     variables = [variable.value for variable in net.trainable_weights_only]
-    expected = [variable.numpy() - 0.5 * gradient.numpy() for variable, gradient in zip(variables, tape.gradient(loss, variables))]
+    gradients = tape.gradient(loss, variables)
+    expected = [variable.numpy() - 0.5 * gradient.numpy() for variable, gradient in zip(variables, gradients, strict=True)]
     recorder = Recorder()
     train(net, data, schedule=Schedule(batch=8, steps=1, weight_lr=0.5, weight_optimizer="sgd-momentum"), listener=recorder)
     for variable, value in zip(variables, expected, strict=True):

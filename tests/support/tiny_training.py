@@ -2,7 +2,7 @@
 
     python tiny_training.py '{"strategy": "none", "folder": "...", ...}'
 
-writes `step N` after every step, and a JSON object at the end: steps, resumed_from, interrupted, log2_t and a hash of the weights.
+writes `step N` after every step, and a JSON object at the end: steps, resumed_from, interrupted, log2_t, a hash and the norms of weights.
 A typed error is `error: ...` and exit status 2.
 """
 
@@ -142,7 +142,8 @@ def main(options: Mapping[str, Any]) -> int:
         say(f"error: {error}")
         return 2
     found = {"steps": result.steps, "resumed_from": result.resumed_from, "interrupted": result.interrupted}
-    say(json.dumps({**found, "log2_t": model.log2_thresholds(), "weights": weights_digest(model)}))
+    norms = {name: float(np.linalg.norm(array)) for name, array in model.arrays().items()}
+    say(json.dumps({**found, "log2_t": model.log2_thresholds(), "weights": weights_digest(model), "norms": norms}))
     return 0
 
 

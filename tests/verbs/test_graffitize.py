@@ -88,6 +88,22 @@ def test_batch_norms_are_kept_for_training(folder: Path, tmp_path: Path) -> None
     assert sum(node.op_type == "BatchNormalization" for node in load(tmp_path / "train.onnx").graph) == 1
 
 
+def test_recipe_3_is_a_keras_model_that_comes_back_quantized(folder: Path, tmp_path: Path) -> None:
+    import keras
+
+    kept = [item.replace("fold_batch_norms", "fold_batch_norms(is_training=True)") for item in FLOAT]
+    training = QUANTIZE.replace("quantize(", "quantize(is_training=True, ")
+    assert run(command(folder, tmp_path / "train.pb", *kept, training)) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["train.keras"]
+    network = keras.models.load_model(tmp_path / "train.keras")
+    assert len(network.groups) > 5
+    assert not network.statistics_frozen
+    assert run(["quantize", "--from-trained", str(tmp_path / "train.keras"), "-o", str(tmp_path / "quant.onnx")]) == 0
+    graph = quantizers_of(load(tmp_path / "quant.onnx"))
+    assert graph is not None
+    assert [q.bits for q in graph.quantizers if q.role == "weight"] == [8, 4, 8]
+
+
 @pytest.mark.parametrize(
     ("transforms", "message"),
     [
@@ -95,7 +111,7 @@ def test_batch_norms_are_kept_for_training(folder: Path, tmp_path: Path) -> None
         ([*FLOAT, "quantize(bits=8)"], "quantize: an option of weight_bits, "),
         ([*FLOAT, "quantize(weight_bits=eight)"], "weight_bits must be a whole number"),
         ([*FLOAT, "quantize(weight_bits=-9)"], "weight bits must be 2 to 8"),
-        ([*FLOAT, "quantize(is_training=True)"], "a training graph is no file here"),
+        ([*FLOAT, "quantize(is_training=Yes)"], "is_training must be True or False"),
         (["quantize(weight_bits=-8)", *FLOAT], "behind the other transforms"),
     ],
 )

@@ -1,0 +1,356 @@
+"""Calibration that adjusts the weights on its way: each layer reproduces the float layer's output from quantized inputs.
+
+The sequential walk with a float walk beside it. Before a compute layer runs, its inputs are decided and known in both forms,
+at sampled places of all images; `kernels.reconstruct` gives its weights on their grid and its bias, in closed form. What lies
+behind is measured on the adjusted layer, as in any calibration.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir
+
+from ..ir import MIN_EXPONENT, Quantizer, QuantizerGraph, name_of
+from ..kernels.reconstruct import SWEEPS, Reconstruction, reconstruct
+from ..kernels.ridge import Rows, predict
+from .calibration import run
+from .decisions import GroupStatistics
+from .engine import Engine
+from .feeds import Batches
+from .parallel import Progress
+from .segments import Segment, carried_quantizer
+from .sequential import Walk, constant_array
+from .spill import Spill
+from .tunable import TunableLayer, places_of, seen_at, tunable_layers, weights_of
+
+logger = logging.getLogger(__name__)
+
+Array = npt.NDArray[Any]
+
+HOLD_EVERY: Final = 5
+"""One image in so many is kept back: it chooses between fits and is never fitted."""
+
+_FEWEST: Final = 10
+"""With fewer images all are fitted: one or two kept back would choose by chance."""
+
+_ROWS: Final = 16384
+"""Places looked at per layer, over all images."""
+
+_QUICK_ROWS: Final = 2048
+"""The same once the time is used up."""
+
+_BYTES: Final = 64 << 20
+"""Bound of what the rows of one layer take (C5)."""
+
+
+@dataclass(frozen=True)
+class TunedRow:
+    """What was done to one layer.
+
+    Attributes:
+        layer: name of its weights.
+        error_before: mean squared error behind its activation, on inputs quantized upstream, with the static weights.
+        error_after: with those that are shipped; of the images kept back where there are such, as `error_before`.
+        variance: of the float output behind the activation, to compare the errors with.
+        log2_before: static `log2 t` of its weights.
+        log2_after: the one that is shipped.
+        strength: pull towards the float weights that was chosen; None where the static weights were better.
+    """
+
+    layer: str
+    error_before: float
+    error_after: float
+    variance: float
+    log2_before: float
+    log2_after: float
+    strength: float | None
+
+
+@dataclass(frozen=True)
+class TunedCalibration:
+    """What a tuning walk found.
+
+    Attributes:
+        thresholds: `{share group: log2_t}`, as `calibrate` gives them.
+        constants: new contents of weights and biases, by name, float32.
+        rows: one per layer that was looked at.
+        in_time: whether every layer got its full treatment.
+    """
+
+    thresholds: dict[str, float]
+    constants: dict[str, Array]
+    rows: tuple[TunedRow, ...]
+    in_time: bool
+
+
+def calibrate_tuned(
+    model: onnx_ir.Model,
+    graph: QuantizerGraph,
+    batches: Batches,
+    *,
+    method: str = "mse",
+    weight_method: str = "mse",
+    percentile: float,
+    given: Mapping[str, float] | None = None,
+    floors: Mapping[str, float] | None = None,
+    deadline: float = math.inf,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> TunedCalibration:
+    """Calibrates sequentially and adjusts weights and biases on the way; the model itself is not changed.
+
+    Args:
+        model: the lowered float graph.
+        graph: its quantizers.
+        batches: as for `calibrate`; read once.
+        method: of activations.
+        weight_method: of weights that are not adjusted.
+        percentile: for that method.
+        given: thresholds known beforehand; weights whose threshold is given keep it, and their contents.
+        floors: thresholds that must not be smaller (L11).
+        deadline: by `time.monotonic()`; layers after it get a quick version, which costs little more than calibration.
+        seed: of the places looked at.
+        progress: called as `progress(done, total, what)`.
+
+    Raises:
+        As `calibrate`.
+    """
+    given, floors = given or {}, floors or {}
+    make = partial(TunedWalk, given=given, floors=floors, deadline=deadline, seed=seed)
+    thresholds, walk = run(
+        model,
+        graph,
+        batches,
+        Engine(model),
+        method=method,
+        weight_method=weight_method,
+        percentile=percentile,
+        parallel=False,
+        given=given,
+        floors=floors,
+        progress=progress,
+        walk_type=make,
+    )
+    if not isinstance(walk, TunedWalk):
+        return TunedCalibration(thresholds, {}, (), True)
+    return TunedCalibration(thresholds | walk.tuned, walk.constants, tuple(walk.rows), walk.in_time)
+
+
+class TunedWalk(Walk):
+    """A walk that adjusts layers.
+
+    Attributes:
+        tuned: thresholds of adjusted weights.
+        constants: new contents by name.
+        rows: what was done.
+        in_time: whether the deadline was kept throughout.
+    """
+
+    def __init__(
+        self,
+        model: onnx_ir.Model,
+        graph: QuantizerGraph,
+        statistics: Mapping[str, GroupStatistics],
+        known_thresholds: Mapping[str, float],
+        engine: Engine,
+        *,
+        given: Mapping[str, float],
+        floors: Mapping[str, float],
+        deadline: float,
+        seed: int,
+    ) -> None:
+        """As `Walk`, with what `calibrate_tuned` takes."""
+        self.constants: dict[str, Array] = {}
+        super().__init__(model, graph, statistics, known_thresholds, engine)
+        self.tuned: dict[str, float] = {}
+        self.rows: list[TunedRow] = []
+        self.in_time = True
+        self._static, self._floors, self._deadline = known_thresholds, floors, deadline
+        self._random = np.random.default_rng(seed)
+        self._float_spills: dict[str, Spill] = {}
+        inside = {node for segment in self._segments for node in segment.nodes}
+        self._layers = {
+            node: layer
+            for node, layer in tunable_layers(model, self.quantizers).items()
+            if node in inside and self.quantizers[name_of(layer.weight)].group not in given
+        }
+        self._left = len(self._layers)
+
+    def run(self, batches: Batches, progress: Progress | None) -> None:
+        """Walks, in both forms."""
+        try:
+            super().run(batches, progress)
+        finally:
+            for spill in self._float_spills.values():
+                spill.close()
+
+    def _run_segment(self, segment: Segment) -> None:
+        layers = [self._layers[node] for node in segment.nodes if node in self._layers]
+        for layer in layers:
+            self._tune(segment, layer)
+        self._left -= len(layers)
+        if self._left:
+            self._run_in_float(segment)
+        super()._run_segment(segment)
+        for name in [name for name in self._float_spills if not (self._left and self._readers[name])]:
+            self._float_spills.pop(name).close()
+
+    def _run_in_float(self, segment: Segment) -> None:
+        """Spills what later segments read, as the float network has it."""
+        wanted = [value for value in segment.outputs if self._readers[name_of(value)]]
+        if not wanted:
+            return
+        session = self._engine.session(segment.nodes, segment.inputs, wanted, {})
+        for feed in self._feeds(segment, quantized=False):
+            for name, array in session.run(feed).items():
+                if name not in self._float_spills:
+                    self._float_spills[name] = Spill(self.account, array.dtype)
+                self._float_spills[name].append(array)
+
+    def _feeds(self, segment: Segment, *, quantized: bool) -> Iterator[dict[str, Array]]:
+        """The inputs of a segment batch by batch; graph inputs have one form only."""
+        names = [name_of(value) for value in segment.inputs]
+        if quantized:
+            for batch in zip(*(self._spills[name] for name in names), strict=True):
+                yield {name: self._real(name, array) for name, array in zip(names, batch, strict=True)}
+        else:
+            for batch in zip(*(self._float_spills.get(name, self._spills[name]) for name in names), strict=True):
+                yield dict(zip(names, batch, strict=True))
+
+    def _data(self, segment: Segment, layer: TunableLayer, *, quantized: bool) -> Iterator[Array]:
+        """What a layer reads, batch by batch: a segment's input, or what its first nodes make of them."""
+        value = layer.node.inputs[0]
+        assert value is not None
+        name = name_of(value)
+        if value in segment.inputs:
+            yield from (feed[name] for feed in self._feeds(segment, quantized=quantized))
+            return
+        before = _before(segment, value)
+        session = self._engine.session(before, segment.inputs, [value], self._constants(segment) if quantized else {})
+        for feed in self._feeds(segment, quantized=quantized):
+            yield session.run(feed)[name]
+
+    def _tune(self, segment: Segment, layer: TunableLayer) -> None:
+        quick = time.monotonic() > self._deadline
+        self.in_time = self.in_time and not quick
+        rows = self._rows(segment, layer, _QUICK_ROWS if quick else _ROWS)
+        if rows is None:
+            return
+        quantizer = self.quantizers[name_of(layer.weight)]
+        weights = layer.stacked(weights_of(layer)).astype(np.float64)
+        bias = None if layer.bias is None else _bias_of(layer.bias, len(weights))
+        found = reconstruct(
+            rows, weights, bias, quantizer.bits, lowest_exponent=self._lowest(layer, quantizer), sweeps=0 if quick else SWEEPS
+        )
+        self._keep_better(layer, rows, found, bias)
+
+    def _keep_better(self, layer: TunableLayer, rows: Rows, found: Reconstruction, bias: npt.NDArray[np.float64] | None) -> None:
+        """Takes the new weights if they are better than the static ones on the images kept back."""
+        name = name_of(layer.weight)
+        quantizer = self.quantizers[name]
+        judged = rows.part(True) if rows.held.any() else rows
+        static = layer.stacked(self._quantized_constant(layer.weight)).astype(np.float64)
+        before, after = judged.loss(static, bias), judged.loss(found.weights, found.bias)
+        log2 = {"before": float(self._static[quantizer.group]), "after": float(found.exponent + quantizer.bits - 1)}
+        better = after < before
+        variance = float(rows.clipped(rows.target).var(dtype=np.float64))
+        self.rows.append(
+            TunedRow(
+                name,
+                before,
+                after if better else before,
+                variance,
+                log2["before"],
+                log2["after"] if better else log2["before"],
+                found.strength if better else None,
+            )
+        )
+        logger.debug("%s: squared error %.3g -> %.3g of %.3g", name, before, after, variance)
+        if not better:
+            return
+        self.constants[name] = layer.unstacked(found.weights, weights_of(layer).shape).astype(np.float32)
+        self.tuned[quantizer.group] = log2["after"]
+        self._set_exponents(quantizer.group, log2["after"])
+        if layer.bias is not None and found.bias is not None:
+            self._set_bias(layer.bias, found.bias)
+
+    def _set_bias(self, value: onnx_ir.Value, bias: npt.NDArray[np.float64]) -> None:
+        array = bias.reshape(constant_array(value).shape).astype(np.float32)
+        name = name_of(value)
+        self.constants[name] = array
+        group = self._statistics.get(name)
+        if group is not None and group.threshold is None:
+            group.replace(name, array)
+
+    def _lowest(self, layer: TunableLayer, quantizer: Quantizer) -> int:
+        """The finest exponent allowed: by a floor, by Q5 together with the input's, by the room of an int32 bias (L11)."""
+        lowest = MIN_EXPONENT
+        floor = self._floors.get(quantizer.group)
+        if floor is not None:
+            lowest = max(lowest, math.ceil(floor) - quantizer.bits + 1)
+        data = None if layer.node.inputs[0] is None else carried_quantizer(layer.node.inputs[0], self.quantizers)
+        if data is None or data.exponent is None:
+            return lowest
+        lowest = max(lowest, MIN_EXPONENT - data.exponent)
+        if layer.bias is not None and self.quantizers[name_of(layer.bias)].derived_from is not None:
+            largest = float(np.abs(constant_array(layer.bias)).max(initial=0.0))
+            if largest > 0:
+                lowest = max(lowest, math.frexp(largest)[1] - 30 - data.exponent)
+        return lowest
+
+    def _rows(self, segment: Segment, layer: TunableLayer, wanted: int) -> Rows | None:
+        """What the layer sees, and what it should give, at places drawn from every image."""
+        stacked = layer.stacked(weights_of(layer))
+        groups, inputs, outputs = stacked.shape
+        wanted = min(wanted, max(256, _BYTES // (4 * groups * (inputs + outputs))))
+        images = sum(shape[0] for shape in self._spills[name_of(segment.inputs[0])].shapes)
+        per_image = max(1, wanted // max(1, images))
+        quantized, real, owners = [], [], []
+        first = 0
+        pairs = zip(self._data(segment, layer, quantized=True), self._data(segment, layer, quantized=False), strict=True)
+        for (seen, exact), shape in zip(pairs, self._spills[name_of(segment.inputs[0])].shapes, strict=True):
+            count = math.prod(places_of(layer, seen))
+            if not count or not len(seen):
+                return None
+            drawn = min(count, per_image)
+            places = np.concatenate([self._random.choice(count, drawn, replace=False) for _ in range(len(seen))])
+            rows = np.repeat(np.arange(len(seen)), drawn)
+            quantized.append(seen_at(layer, seen, rows, places))
+            real.append(seen_at(layer, exact, rows, places))
+            owners.append(first + rows * shape[0] // len(seen))
+            first += shape[0]
+        owner = np.concatenate(owners)
+        held = (owner % HOLD_EVERY == HOLD_EVERY - 1) if images >= _FEWEST else np.zeros(owner.shape, bool)
+        bias = None if layer.bias is None else _bias_of(layer.bias, groups)
+        exact_rows = Rows(np.concatenate(real, axis=1), np.empty((groups, owner.size, 0), np.float32), held)
+        target = predict(exact_rows, stacked, bias)
+        return Rows(np.concatenate(quantized, axis=1), target, held, layer.low, layer.high)
+
+    def _quantized_constant(self, value: onnx_ir.Value) -> Array:
+        replaced = self.constants.get(name_of(value))
+        return super()._quantized_constant(value) if replaced is None else self._on_grid(replaced, self.quantizers[name_of(value)])
+
+
+def _bias_of(value: onnx_ir.Value, groups: int) -> npt.NDArray[np.float64]:
+    """A bias as [G, O]."""
+    return constant_array(value).reshape(groups, -1).astype(np.float64)
+
+
+def _before(segment: Segment, value: onnx_ir.Value) -> Sequence[onnx_ir.Node]:
+    """The nodes of a segment that `value` depends on."""
+    wanted = {value}
+    nodes = []
+    for node in reversed(segment.nodes):
+        if any(output in wanted for output in node.outputs):
+            nodes.append(node)
+            wanted.update(read for read in node.inputs if read is not None)
+    return nodes[::-1]
