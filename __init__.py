@@ -10,7 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from .backend_tf import regenerate as to_keras
     from .backend_tf.training import Schedule
     from .datasets import Augmentation, open_dataset
     from .ir import DataError, ModelError, TqtOnnxError, UnsupportedError, UsageError, load, save
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from .verbs.demo import demo
     from .verbs.evaluate import evaluate
     from .verbs.inspect import inspect
+    from .verbs.keras_models import from_keras, to_keras
     from .verbs.presets import preset
     from .verbs.quantize import quantize
     from .verbs.retrain import retrain
@@ -41,6 +41,7 @@ _LAZY: Final = {
     "convert": "verbs.convert",
     "demo": "verbs.demo",
     "evaluate": "verbs.evaluate",
+    "from_keras": "verbs.keras_models",
     "inspect": "verbs.inspect",
     "load": "ir",
     "open_dataset": "datasets",
@@ -49,6 +50,7 @@ _LAZY: Final = {
     "quantize": "verbs.quantize",
     "retrain": "verbs.retrain",
     "save": "ir",
+    "to_keras": "verbs.keras_models",
 }
 """Public name -> the module that defines it."""
 
@@ -67,6 +69,7 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "from_keras",
     "inspect",
     "load",
     "open_dataset",
@@ -80,8 +83,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "to_keras":
-        return import_module(".backend_tf", __name__).regenerate
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,16 +66,16 @@ def weights_of(layer: TunableLayer) -> Array:
 
 
 def tunable_layers(model: onnx_ir.Model, quantizers: Mapping[str, Quantizer]) -> dict[onnx_ir.Node, TunableLayer]:
-    """All layers that tuning can improve. Others keep what calibration gives them: weights that several layers read, thresholds
-    that weights share, transposed convolutions, products of two computed tensors.
+    """All layers that tuning can improve.
+
+    Others keep what calibration gives them: weights that several layers read or that share a threshold, transposed
+    convolutions, products of two computed tensors.
 
     Args:
         model: lowered float graph.
         quantizers: by value name.
     """
-    sizes: dict[str, int] = {}
-    for quantizer in quantizers.values():
-        sizes[quantizer.group] = sizes.get(quantizer.group, 0) + 1
+    sizes = Counter(quantizer.group for quantizer in quantizers.values())
     found = {}
     for node in model.graph:
         layer = _layer(node)
@@ -164,11 +165,11 @@ def seen_at(layer: TunableLayer, data: Array, images: Array, places: Array) -> A
     kernel, strides, dilations, pads = _geometry(layer)
     rank = layer.places
     padded = np.pad(data, ((0, 0), (0, 0), *((pads[i], pads[rank + i]) for i in range(rank))))
-    index = [images.reshape(-1, *([1] * rank))]
+    index: list[Any] = [images.reshape(-1, *([1] * rank)), slice(None)]
     for i in range(rank):
         taps = where[i][:, None] * strides[i] + np.arange(kernel[i]) * dilations[i]
         index.append(taps.reshape(len(images), *(kernel[i] if j == i else 1 for j in range(rank))))
-    patches = padded[(index[0], slice(None), *index[1:])]  # [P, *kernel, C]: the indices' axes come first
+    patches = padded[tuple(index)]  # [P, *kernel, C]: the indices' axes come first
     if rank:
         patches = np.moveaxis(patches, -1, 1)
     return np.ascontiguousarray(patches.reshape(len(images), layer.groups, -1).swapaxes(0, 1), np.float32)

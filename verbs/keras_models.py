@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ..calibrate import PERCENTILE
 from ..ir import ModelError, UsageError, atomic_path
 from ..passes import BitWidths
-from .quantize import Prepared, Quantization, calibrate_prepared, check_methods, decide_trained, finish, prepare
-from .sources import Data, Feeder, Progress
+from .quantize import Prepared, Quantization, calibrate_prepared, check_methods, decide_trained, finish, lowered, prepare
+from .sources import Data, Feeder, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -30,7 +30,7 @@ _STATISTICS: Final = ("frozen", "moving")
 
 def to_keras(
     model: onnx_ir.Model | str | os.PathLike[str],
-    calibration: Data,
+    calibration: Data | None = None,
     *,
     bits: BitWidths | None = None,
     method: str = "mse",
@@ -55,7 +55,8 @@ def to_keras(
 
     Args:
         model: float ONNX, as `convert` gives it; a model in memory is not changed.
-        calibration: what the first thresholds are from; as for `quantize`, as are all arguments up to `exclude`.
+        calibration: what the first thresholds are from; as for `quantize`, as are all arguments up to `exclude`. Without any, the
+            result is the float network, without thresholds.
         bits: widths and contract.
         method: of activation thresholds.
         percentile: of that method.
@@ -81,6 +82,15 @@ def to_keras(
     if batch_norm not in _STATISTICS:
         raise UsageError(f"batch_norm must be one of {', '.join(_STATISTICS)}. Received: {batch_norm!r}")
     check_methods(method, weight_method)
+    from ..frontend_tf.quiet import quiet
+
+    with quiet():
+        from ..backend_tf import regenerate
+    trained: dict[str, Any] = {"batch_norm_momentum": batch_norm_momentum, "statistics_frozen": batch_norm == "frozen"}
+    if calibration is None:
+        source = open_model(model)
+        own = source if isinstance(model, (str, os.PathLike)) else source.clone()
+        return regenerate(lowered(own, bits or BitWidths(), passes), **trained)
     prepared = prepare(
         model,
         calibration,
@@ -95,17 +105,7 @@ def to_keras(
     calibrated = calibrate_prepared(
         prepared, method=method, percentile=percentile, weight_method=weight_method, parallel=parallel, progress=progress
     )
-    from ..frontend_tf.quiet import quiet
-
-    with quiet():
-        from ..backend_tf import regenerate
-    return regenerate(
-        prepared.model,
-        calibrated.graph,
-        calibrated.log2_thresholds,
-        batch_norm_momentum=batch_norm_momentum,
-        statistics_frozen=batch_norm == "frozen",
-    )
+    return regenerate(prepared.model, calibrated.graph, calibrated.log2_thresholds, **trained)
 
 
 def from_keras(model: RegeneratedModel | str | os.PathLike[str]) -> Quantization:

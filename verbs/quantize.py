@@ -223,20 +223,37 @@ def prepare(
     """Optimizes, lowers and annotates a float model, and opens its calibration data; arguments and errors as for `quantize`."""
     widths = bits or BitWidths()
     source = open_model(model)
-    lowered = source if isinstance(model, (str, os.PathLike)) else source.clone()
-    _refuse_quantized(lowered)
-    feeder = Feeder(lowered, calibration, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
+    _refuse_quantized(source)
+    feeder = Feeder(source, calibration, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
+    prepared = lowered(source if isinstance(model, (str, os.PathLike)) else source.clone(), widths, passes)
+    graph = annotate(prepared, widths)
+    given = {} if ignore_ranges else recorded_thresholds(prepared, graph)
+    return Prepared(prepared, graph, feeder, widths, given)
+
+
+def lowered(model: onnx_ir.Model, widths: BitWidths, passes: str | Sequence[Pass] | None = None) -> onnx_ir.Model:
+    """A float model with everything done that comes before its quantizers, in place.
+
+    Args:
+        model: float.
+        widths: contract, and whether inputs are unsigned.
+        passes: instead of the recipes.
+
+    Raises:
+        ModelError: quantized already, or with open sizes.
+        UnsupportedError: nothing to quantize, or passes that do not lower it.
+        UsageError: a list of passes that cannot be read.
+    """
+    _refuse_quantized(model)
     if passes is None:
-        _refuse_open(lowered)
-        optimize(lowered)
-        lower(lowered, widths.contract, unsigned_input=widths.unsigned_input)
+        _refuse_open(model)
+        optimize(model)
+        lower(model, widths.contract, unsigned_input=widths.unsigned_input)
     else:
-        run_passes(lowered, parse_passes(passes) if isinstance(passes, str) else passes)
-        _refuse_open(lowered)
-        refuse_unlowered(lowered, widths.contract, unsigned_input=widths.unsigned_input)
-    graph = annotate(lowered, widths)
-    given = {} if ignore_ranges else recorded_thresholds(lowered, graph)
-    return Prepared(lowered, graph, feeder, widths, given)
+        run_passes(model, parse_passes(passes) if isinstance(passes, str) else passes)
+        _refuse_open(model)
+        refuse_unlowered(model, widths.contract, unsigned_input=widths.unsigned_input)
+    return model
 
 
 def calibrate_prepared(
