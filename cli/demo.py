@@ -26,4 +26,4 @@ def demo(output: Path, force: bool, epochs: int, seed: int, **bits: Any) -> int:
     with progress_bar() as progress:
         result = run(output, bits=chosen, epochs=epochs, seed=seed, force=force, progress=progress)
     show_demo(result)
-    return 0 if result.check.ok else 1
+    return 0 if result.check.ok and result.retrained.ok else 1

@@ -1,8 +1,9 @@
-"""One layer with a power-of-two grid that reproduces the float layer's output from quantized inputs, in closed form.
+"""One layer on a power-of-two grid that reproduces the float layer's output from quantized inputs, in closed form.
 
-Least squares moves the weights to what the quantized inputs ask for (`ridge`), the exponent is the one whose rounded weights
-cost least *at the output* (not the one that covers the largest weight: weights of inputs that hardly vary may saturate),
-rounding feeds its errors back (`rounding`), the bias takes up the mean error. No gradient steps, no learning rate.
+Least squares moves the weights to what the quantized inputs ask for (`ridge`), rounding feeds its errors back (`rounding`), the
+bias takes up the mean error. The exponent is the one whose layer is best *behind its activation*, not the one that covers the
+largest weight: weights of inputs that hardly vary, or of outputs that are clipped anyway, may saturate. There are no gradient
+steps and no learning rate.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import numpy as np
 
 from .fixed_point import bounds, ceil_log2
 from .ridge import STRENGTHS, Doubles, Moments, Rows, best_bias, choose_strength, predict, solve
-from .rounding import cost, descend, with_feedback
+from .rounding import descend, with_feedback
 
 SWEEPS: Final = 3
-"""Sweeps of coordinate descent over the integers, each with the targets that the activation leaves free moved along."""
+"""Sweeps of coordinate descent over the integers of the best exponent."""
 
 LARGEST: Final = 2048
-"""Inputs of one output up to which the Hessian is taken as a whole; above, cut into blocks of at most so many."""
+"""Inputs of one output up to which their Hessian is taken as a whole; above, cut into blocks of at most so many."""
 
 _OCTAVES: Final = 12
 """How far below the largest weight exponents are looked for."""
 
-_HOPELESS: Final = 4.0
-"""Finer exponents are not tried once one costs this many times the best: from there on saturation only grows."""
+_HOPELESS: Final = 2.0
+"""Finer exponents are not tried once one loses this many times what the best does: from there on saturation only grows."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Reconstruction:
         exponent: `log2` of the scale.
         bias: [G, O], or None where the layer has none.
         strength: pull towards the given weights that was chosen.
+        loss: mean squared error behind the activation, on the rows that were fitted.
     """
 
     integers: Doubles
     exponent: int
     bias: Doubles | None
     strength: float
+    loss: float
 
     @property
     def weights(self) -> Doubles:
@@ -64,74 +67,89 @@ def reconstruct(
         lowest_exponent: no finer scale than this (Q5, or the room of an int32 bias: L11).
         sweeps: of coordinate descent; 0 is the quick version.
     """
-    if weights.shape[1] > LARGEST:
-        return _in_blocks(rows.part(False), weights, bias, bits, lowest_exponent)
-    strength = choose_strength(rows, weights, bias)
-    seen = rows.part(False)
-    moments = Moments.of(seen, bias=bias is not None)
-    fitted, _ = solve(seen, moments, weights, bias, strength)
-    hessian = moments.pulled(strength)
-    exponent, integers = _best_exponent(fitted, hessian, bits, lowest_exponent)
-    offset = None if bias is None else best_bias(seen.target, seen, np.ldexp(integers, exponent))
-    found = Reconstruction(integers, exponent, offset, strength)
-    loss = seen.loss(found.weights, offset)
-    for _ in range(sweeps):
-        better = _sweep(seen, moments, weights, found, bits, hessian)
-        lower = seen.loss(better.weights, better.bias)
-        if not lower < loss:
+    whole = weights.shape[1] <= LARGEST
+    strength = choose_strength(rows, weights, bias) if whole else STRENGTHS[0]
+    problem = _Problem(rows.part(False), weights, bias, bits, strength, whole)
+    best = _best_exponent(problem, lowest_exponent, refine=bool(sweeps))
+    for _ in range(sweeps if whole else 0):
+        found = problem.improved(best)
+        if not found.loss < best.loss:
             break
-        found, loss = better, lower
-    return found
+        best = found
+    return best
 
 
-def _in_blocks(seen: Rows, weights: Doubles, bias: Doubles | None, bits: int, lowest_exponent: int) -> Reconstruction:
-    """A layer with very many inputs: the float weights, rounded as if inputs of different blocks were independent."""
-    groups, inputs, outputs = weights.shape
-    blocks = -(-inputs // LARGEST)
-    size = -(-inputs // blocks)
-    fill = ((0, 0), (0, blocks * size - inputs), (0, 0))
-    cut = np.pad(weights, fill).reshape(groups * blocks, size, outputs)
-    hessian = np.empty((groups * blocks, size, size))
-    strength = STRENGTHS[0]
-    for index in range(groups * blocks):
-        group, block = divmod(index, blocks)
-        data = seen.data[group : group + 1, :, block * size : (block + 1) * size]
-        data = np.pad(data, ((0, 0), (0, 0), (0, size - data.shape[2])))
-        part = Rows(data, seen.target[:1, :, :0], seen.held)
-        hessian[index] = Moments.of(part, bias=bias is not None).pulled(strength)[0]
-    exponent, integers = _best_exponent(cut, hessian, bits, lowest_exponent)
-    integers = integers.reshape(groups, blocks * size, outputs)[:, :inputs]
-    offset = None if bias is None else best_bias(seen.target, seen, np.ldexp(integers, exponent))
-    return Reconstruction(integers, exponent, offset, float("inf"))
+class _Problem:
+    """A layer to be rounded: the real weights and what errors in them cost."""
+
+    def __init__(self, rows: Rows, weights: Doubles, bias: Doubles | None, bits: int, strength: float, whole: bool) -> None:
+        self.rows, self.weights, self.bias, self.strength = rows, weights, bias, strength
+        self.bounds = bounds(bits, True)
+        self.bits = bits
+        self.whole = whole
+        if whole:
+            self._moments = Moments.of(rows, bias=bias is not None)
+            self.hessian = self._moments.pulled(strength)
+            self.fitted = solve(rows, self._moments, weights, bias, strength)[0]
+        else:
+            self.fitted = weights
+            self.hessian = _blocks(rows, strength, bias is not None)
+
+    def rounded(self, exponent: int) -> Reconstruction:
+        """On the grid of an exponent, by error feedback."""
+        scaled = np.ldexp(self.fitted, -exponent)
+        if self.whole:
+            return self._with_bias(with_feedback(scaled, self.hessian, *self.bounds), exponent, self.bias)
+        groups, inputs, outputs = scaled.shape
+        size = self.hessian.shape[1]
+        cut = np.pad(scaled, ((0, 0), (0, -inputs % size), (0, 0))).reshape(-1, size, outputs)
+        integers = with_feedback(cut, self.hessian, *self.bounds).reshape(groups, -1, outputs)[:, :inputs]
+        return self._with_bias(integers, exponent, self.bias)
+
+    def improved(self, found: Reconstruction) -> Reconstruction:
+        """A sweep of coordinate descent; outputs that are clipped as they should be have no error, and targets that follow."""
+        moving = found.bias is not None
+        wanted = self.rows.wanted(predict(self.rows, found.weights, found.bias))
+        pull = self._moments.pull(self.strength)[:, :, None]
+        right = np.ldexp(self._moments.cross(wanted, bias=moving) + pull * self.weights, -found.exponent)
+        integers = descend(found.integers, right, self.hessian, *self.bounds)
+        return self._with_bias(integers, found.exponent, found.bias)
+
+    def _with_bias(self, integers: Doubles, exponent: int, bias: Doubles | None) -> Reconstruction:
+        weights = np.ldexp(integers, exponent)
+        outputs = predict(self.rows, weights, None)
+        if bias is not None:
+            bias = best_bias(self.rows, outputs)
+            outputs += bias.astype(np.float32)[:, None, :]
+        return Reconstruction(integers, exponent, bias, self.strength, self.rows.loss_of(outputs))
 
 
-def _best_exponent(fitted: Doubles, hessian: Doubles, bits: int, lowest_exponent: int) -> tuple[int, Doubles]:
-    """The exponent that costs least at the output, a tie to the finer one, and its integers."""
-    lowest, highest = bounds(bits, True)
-    largest = float(np.abs(fitted).max(initial=0.0))
-    top = max((ceil_log2(largest) if largest > 0 else 0) + 2 - bits, lowest_exponent)
-    best, best_cost, best_integers = top, np.inf, np.zeros_like(fitted)
+def _best_exponent(problem: _Problem, lowest_exponent: int, *, refine: bool) -> Reconstruction:
+    """The exponent with the smallest loss, a tie to the finer one."""
+    largest = float(np.abs(problem.fitted).max(initial=0.0))
+    top = max((ceil_log2(largest) if largest > 0 else 0) + 2 - problem.bits, lowest_exponent)
+    best = None
     for exponent in range(top, max(top - _OCTAVES, lowest_exponent - 1), -1):
-        scaled = np.ldexp(fitted, -exponent)
-        integers = with_feedback(scaled, hessian, lowest, highest)
-        found = float(np.ldexp(cost(integers, scaled, hessian), 2 * (exponent - top)))  # all in one unit
-        if found <= best_cost:
-            best, best_cost, best_integers = exponent, found, integers
-        elif found > _HOPELESS * best_cost:
+        found = problem.rounded(exponent)
+        if refine and problem.whole:
+            found = min(found, problem.improved(found), key=lambda each: each.loss)
+        if best is None or found.loss <= best.loss:
+            best = found
+        elif found.loss > _HOPELESS * best.loss:
             break
-    return best, best_integers
+    assert best is not None
+    return best
 
 
-def _sweep(seen: Rows, moments: Moments, weights: Doubles, found: Reconstruction, bits: int, hessian: Doubles) -> Reconstruction:
-    """A sweep towards the targets as the activation leaves them: an output that is clipped as it should be has no error."""
-    moving = found.bias is not None
-    wanted = seen.wanted(predict(seen, found.weights, found.bias))
-    pull = moments.pull(found.strength)[:, :, None]
-    minimum = np.linalg.solve(hessian, moments.cross(wanted, bias=moving) + pull * weights)
-    integers = descend(found.integers, np.ldexp(minimum, -found.exponent), hessian, *bounds(bits, True))
-    bias = found.bias
-    if moving:
-        bias = best_bias(
-            seen.wanted(predict(seen, np.ldexp(integers, found.exponent), bias)), seen, np.ldexp(integers, found.exponent)
-        )
-    return Reconstruction(integers, found.exponent, bias, found.strength)
+def _blocks(rows: Rows, strength: float, bias: bool) -> Doubles:
+    """Hessians [G * blocks, size, size] as if inputs of different blocks were independent."""
+    groups, _, inputs = rows.data.shape
+    count = -(-inputs // LARGEST)
+    size = -(-inputs // count)
+    padded = np.pad(rows.data, ((0, 0), (0, 0), (0, count * size - inputs)))
+    hessians = [
+        Moments.of(Rows(padded[group : group + 1, :, start : start + size], rows.target, rows.held), bias=bias).pulled(strength)[0]
+        for group in range(groups)
+        for start in range(0, count * size, size)
+    ]
+    return np.stack(hessians)

@@ -19,6 +19,9 @@ Bools = npt.NDArray[np.bool_]
 STRENGTHS: Final = (0.003, 0.03, 0.3, 3.0, 30.0, 300.0)
 """Pulls towards the given weights that are tried, in units of the inputs' mean variance."""
 
+_BIAS_STEPS: Final = 4
+"""How often the bias follows the outputs that are clipped as they should be; each step lowers the loss."""
+
 _NOTHING: Final = 1e-9
 """Smallest pull relative to the largest variance of a group: inputs that never vary keep their weights."""
 
@@ -48,7 +51,7 @@ class Rows:
 
     def clipped(self, outputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """What the activation makes of these outputs."""
-        return np.clip(outputs, self.low, self.high)
+        return np.asarray(np.clip(outputs, self.low, self.high))
 
     def loss(self, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> float:
         """Mean squared error behind the activation.
@@ -57,13 +60,19 @@ class Rows:
             weights: [G, K, O].
             bias: [G, O] or None.
         """
-        error = self.clipped(predict(self, weights, bias)) - self.clipped(self.target)
-        return float(np.mean(np.square(error), dtype=np.float64)) if error.size else 0.0
+        return self.loss_of(predict(self, weights, bias))
+
+    def loss_of(self, outputs: Singles) -> float:
+        """The same for outputs that are known, float32 [G, P, O]."""
+        error = np.square(np.clip(outputs, self.low, self.high) - np.clip(self.target, self.low, self.high))
+        return float(np.mean(error, dtype=np.float64)) if error.size else 0.0
 
     def wanted(self, outputs: Singles) -> Singles:
         """The closest outputs that are right behind the activation: where the target is clipped, so is much else."""
+        if not (np.isfinite(self.low) or np.isfinite(self.high)):
+            return self.target
         wanted = np.where(self.target <= self.low, np.minimum(outputs, np.float32(self.low)), self.target)
-        return np.where(self.target >= self.high, np.maximum(outputs, np.float32(self.high)), wanted)
+        return np.asarray(np.where(self.target >= self.high, np.maximum(outputs, np.float32(self.high)), wanted))
 
 
 def predict(rows: Rows, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> Singles:
@@ -71,7 +80,7 @@ def predict(rows: Rows, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None
     outputs = np.matmul(rows.data, np.asarray(weights, np.float32))
     if bias is not None:
         outputs += np.asarray(bias, np.float32)[:, None, :]
-    return outputs
+    return np.asarray(outputs, np.float32)
 
 
 @dataclass(frozen=True)
@@ -80,12 +89,10 @@ class Moments:
 
     Attributes:
         hessian: float64 [G, K, K], `X^T X`.
-        mean: float64 [G, 1, K], zero where there is no bias to absorb it.
         centred: float32 [G, P, K].
     """
 
     hessian: Doubles
-    mean: Doubles
     centred: Singles
 
     @classmethod
@@ -95,12 +102,12 @@ class Moments:
             rows.data.mean(axis=1, keepdims=True, dtype=np.float64) if bias else np.zeros((len(rows.data), 1, rows.data.shape[2]))
         )
         centred = rows.data - mean.astype(np.float32) if bias else rows.data
-        return cls(np.matmul(centred.swapaxes(1, 2), centred).astype(np.float64), mean, centred)
+        return cls(np.matmul(centred.swapaxes(1, 2), centred).astype(np.float64), centred)
 
     def cross(self, outputs: Singles, *, bias: bool) -> Doubles:
         """`X^T Y` [G, K, O], `Y` around its means where a bias absorbs them."""
         moved = outputs - outputs.mean(axis=1, keepdims=True) if bias else outputs
-        return np.matmul(self.centred.swapaxes(1, 2), moved).astype(np.float64)
+        return np.asarray(np.matmul(self.centred.swapaxes(1, 2), moved), np.float64)
 
     def pull(self, strength: float) -> Doubles:
         """What is added to the diagonal [G, 1] so that weights stay where the data say nothing."""
@@ -131,12 +138,21 @@ def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, 
     missing = rows.target - predict(rows, weights, bias)
     moved = np.linalg.solve(moments.pulled(strength), moments.cross(missing, bias=bias is not None))
     fitted = weights + moved
-    return fitted, best_bias(rows.target, rows, fitted) if bias is not None else None
+    return fitted, None if bias is None else best_bias(rows, predict(rows, fitted, None))
 
 
-def best_bias(wanted: Singles, rows: Rows, weights: npt.NDArray[Any]) -> Doubles:
-    """The bias [G, O] that leaves no mean error (bias correction)."""
-    return np.asarray((wanted - predict(rows, weights, None)).mean(axis=1, dtype=np.float64))
+def best_bias(rows: Rows, outputs: Singles) -> Doubles:
+    """The bias [G, O] that leaves no mean error before the activation, then behind it (bias correction).
+
+    Args:
+        rows: with the targets.
+        outputs: float32 [G, P, O] without any bias.
+    """
+    bias = (rows.target - outputs).mean(axis=1, dtype=np.float64)
+    for _ in range(_BIAS_STEPS if np.isfinite(rows.low) or np.isfinite(rows.high) else 0):
+        moved = outputs + bias.astype(np.float32)[:, None, :]
+        bias = bias + (rows.wanted(moved) - moved).mean(axis=1, dtype=np.float64)
+    return np.asarray(bias)
 
 
 def choose_strength(rows: Rows, weights: Doubles, bias: Doubles | None) -> float:

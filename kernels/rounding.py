@@ -50,18 +50,18 @@ def with_feedback(weights: Doubles, hessian: Doubles, lowest: int, highest: int)
     return result
 
 
-def descend(integers: Doubles, weights: Doubles, hessian: Doubles, lowest: int, highest: int) -> Doubles:
+def descend(integers: Doubles, right: Doubles, hessian: Doubles, lowest: int, highest: int) -> Doubles:
     """One sweep of coordinate descent: each integer in turn becomes the best one given all others; the cost never grows.
 
     Args:
         integers: [G, K, O], within the bounds.
-        weights: [G, K, O], in units of the step: the unconstrained minimum.
+        right: [G, K, O], `A w` of the unconstrained minimum `w`, in units of the step.
         hessian: [G, K, K], positive definite.
         lowest: smallest integer.
         highest: largest.
     """
     result = integers.copy()
-    slope = np.matmul(hessian, weights - integers)
+    slope = right - np.matmul(hessian, integers)
     diagonal = np.einsum("gkk->gk", hessian)
     size = integers.shape[1]
     for start in range(0, size, _BLOCK):
@@ -75,9 +75,3 @@ def descend(integers: Doubles, weights: Doubles, hessian: Doubles, lowest: int, 
         if stop < size and change.any():
             slope[:, stop:] -= np.matmul(hessian[:, stop:, start:stop], change)
     return result
-
-
-def cost(integers: Doubles, weights: Doubles, hessian: Doubles) -> float:
-    """`(w - q)^T A (w - q)`, summed over groups and outputs, in units of the squared step."""
-    error = weights - integers
-    return float(np.sum(error * np.matmul(hessian, error)))

@@ -1,9 +1,9 @@
-"""`demo`: the whole road on real data that ships with a dependency: train, convert, quantize, check, evaluate."""
+"""`demo`: the whole road on real data that ships with a dependency: train, convert, quantize, retrain, check, evaluate."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,24 @@ from .convert import convert
 from .evaluate import evaluate
 from .keras_models import save_keras
 from .quantize import quantize
+from .retrain import make_schedule, retrain
 from .sources import Progress
 
 if TYPE_CHECKING:
     from ..verify import CheckResult
 
-FILES = ("digits.keras", "digits.onnx", "digits.q.onnx", "calibration.npy", "test.npz")
+FILES = (
+    "digits.keras",
+    "digits.onnx",
+    "digits.q.onnx",
+    "digits.int4.q.onnx",
+    "digits.int4.retrained.q.onnx",
+    "calibration.npy",
+    "test.npz",
+)
+
+INT4, RETRAINED = "digits.int4.q.onnx", "digits.int4.retrained.q.onnx"
+"""Weights of 4 bits (first and last layer 8): static, and retrained."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +46,8 @@ class DemoResult:
         files: name -> size in bytes.
         difference: of the converted model from TensorFlow, relative to the output's range.
         check: bit-exactness per engine.
-        accuracy: float (`digits.onnx`) and quantized (`digits.q.onnx`) on held-out digits.
+        retrained: bit-exactness of the retrained model.
+        accuracy: of the four models on held-out digits, by file name.
         weight_bits: width of the quantized weights.
     """
 
@@ -42,6 +55,7 @@ class DemoResult:
     files: dict[str, int]
     difference: float
     check: CheckResult
+    retrained: CheckResult
     accuracy: AccuracyResult
     weight_bits: int
 
@@ -89,10 +103,30 @@ def demo(
     quantization = quantize(paths["digits.onnx"], paths["calibration.npy"], bits=bits, progress=progress)
     save(quantization.model, paths["digits.q.onnx"], force=True)
     exactness = check(paths["digits.q.onnx"], paths["test.npz"], engines=("oracle", "ort", "tf"), progress=progress)
-    models = {name: paths[name] for name in ("digits.onnx", "digits.q.onnx")}
+    _int4(network, digits, paths, bits or BitWidths(), seed, progress)
+    retrained = check(paths[RETRAINED], paths["test.npz"], engines=("oracle", "ort", "tf"), progress=progress)
+    models = {name: paths[name] for name in ("digits.onnx", "digits.q.onnx", INT4, RETRAINED)}
     accuracy = evaluate(models, paths["test.npz"], progress=progress)
     sizes = {name: path.stat().st_size for name, path in paths.items()}
-    return DemoResult(target, sizes, conversion.difference, exactness, accuracy, (bits or BitWidths()).weight)
+    return DemoResult(target, sizes, conversion.difference, exactness, retrained, accuracy, (bits or BitWidths()).weight)
+
+
+def _int4(network: Any, digits: DigitSplits, paths: dict[str, Path], bits: BitWidths, seed: int, progress: Progress | None) -> None:
+    """Writes the models with weights of 4 bits: thresholds calibrated, and weights and thresholds trained."""
+    narrow = replace(bits, weight=4)
+    source = convert(network, keep_batch_norm=True).model
+    save(quantize(source, digits.calibration, bits=narrow, progress=progress).model, paths[INT4], force=True)
+    trained = retrain(
+        source,
+        (digits.train, digits.train_labels),
+        calibration=digits.calibration,
+        select=None,
+        bits=narrow,
+        schedule=make_schedule(batch=32, epochs=10, weight_lr=1e-3, weight_schedule="cosine"),
+        seed=seed,
+        progress=progress,
+    )
+    save(trained.model, paths[RETRAINED], force=True)
 
 
 def build() -> Any:

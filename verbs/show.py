@@ -242,12 +242,16 @@ def show_demo(result: DemoResult) -> None:
     rows: list[tuple[str, str | float]] = [
         ("float accuracy", f"{accuracy['digits.onnx']:.2%}"),
         (f"int{result.weight_bits} accuracy", f"{accuracy['digits.q.onnx']:.2%}"),
+        ("int4 accuracy, static", f"{accuracy['digits.int4.q.onnx']:.2%}"),
+        ("int4 accuracy, retrained", f"{accuracy['digits.int4.retrained.q.onnx']:.2%}"),
         ("ONNX against TensorFlow", f"{result.difference:.1e} of the output's range"),
     ]
     rows += [
         (f"oracle = {engine}", f"{engine_verdict(result.check, engine)} ({result.check.integers.get(engine, 0):,} integers)")
         for engine in result.check.engines
     ]
+    exact = "bit for bit" if result.retrained.ok else "NOT exact"
+    rows.append(("retrained: every engine", f"{exact} ({sum(result.retrained.integers.values()):,} integers)"))
     rows += [(str(result.folder / name), f"{size:,} bytes") for name, size in result.files.items()]
     console.print(table("Handwritten digits, from TensorFlow to proven fixed point", ("what", "result"), rows))
 

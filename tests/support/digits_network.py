@@ -20,6 +20,8 @@ SHAPE = (8, 8, 1)
 CLASSES = 10
 _SPREAD = 3.0
 """Binary logarithm of the largest scale of a channel over the smallest."""
+_SURE = 12.0
+"""The logit of the right class above that of the others."""
 
 
 @cache
@@ -65,15 +67,15 @@ def _settle(net: Builder) -> None:
 
 
 def _fit(net: Builder, x: str, background: int) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    features = _values(net, x)
-    scale = features.std(0) + 1e-3
-    found = LogisticRegression(max_iter=300).fit(features / scale, digits().train_labels)
-    weights, bias = (found.coef_ / scale).T, found.intercept_
-    empty = np.full(background, bias.min() - 10)
-    net.constants["dense/w"] = np.concatenate([np.zeros((len(weights), background)), weights], 1).astype(np.float32)
-    net.constants["dense/b"] = np.concatenate([empty, bias]).astype(np.float32)
+    """Ridge regression of the classes, stretched so that the Softmax behind it is as sure as a trained one."""
+    features = _values(net, x).astype(np.float64)
+    mean, scale = features.mean(0), features.std(0) + 1e-3
+    normal = (features - mean) / scale
+    targets = _SURE * (np.eye(CLASSES)[digits().train_labels] - 1 / CLASSES)
+    weights = np.linalg.solve(normal.T @ normal + np.eye(normal.shape[1]), normal.T @ targets) / scale[:, None]
+    bias = -mean @ weights
+    net.constants["dense/w"] = np.pad(weights, ((0, 0), (background, 0))).astype(np.float32)
+    net.constants["dense/b"] = np.pad(bias, (background, 0), constant_values=-_SURE).astype(np.float32)
 
 
 def _values(net: Builder, name: str) -> Array:

@@ -67,7 +67,6 @@ def test_a_network_of_digits_trained_with_fit(tmp_path):
     assert text(trained.model) == text(from_keras(model).model)
     np.savez(tmp_path / "test.npz", x=digits.test, y=digits.test_labels)
     before, after = evaluate({"static": static.model, "trained": trained.model}, tmp_path / "test.npz").models
-    print(before, after)
     assert after.top1 > before.top1
     assert history["accuracy"][-1] > 0.8
     result = check(trained.model, digits.test[:32], engines=ENGINES)
