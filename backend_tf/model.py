@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -14,23 +14,21 @@ import onnx
 import onnx_ir
 import tensorflow as tf
 
-from ..ir import DataError, ModelError, QuantizerGraph, UsageError
-from .batch_norm import NormalizedLayer
-from .batch_norm_specs import CONSTANT, BatchNormSpec, BatchNormSpecs
+from ..ir import ModelError, QuantizerGraph, UsageError
+from .batch_norm_specs import BatchNormSpecs
 from .batch_statistics import normalize
 from .carry import carried_pairs, rounded_clips
 from .exactness import wide_steps
 from .fusion import fused
-from .layout import Laid, restore, store
-from .names import THRESHOLD_PREFIX, WEIGHT_PREFIX, escape
+from .inputs import feeds_of
+from .layout import Laid, restore
 from .ops import STEPS
 from .program import Program, fill, parse
 from .taps import Tapped, Taps
-from .thresholds import Thresholds, initial_log2_t
+from .thresholds import Thresholds
 from .trace import Trace
+from .variables import Arrays, NormArrays, add_batch_norm, add_thresholds, add_weights, array_of
 
-Arrays = Mapping[str, npt.NDArray[Any]]
-NormArrays = Mapping[str, Arrays]
 Feeds = dict[str, tf.Tensor]
 T = TypeVar("T")
 
@@ -100,9 +98,11 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         self._specs = BatchNormSpecs() if batch_norms is None else BatchNormSpecs.from_json(batch_norms)
         self.batch_norm_momentum = float(batch_norm_momentum)
         self._frozen = bool(statistics_frozen)
-        self._variables_of = Held(self._add_weights(arrays))
-        self._norms = Held(self._add_batch_norms(batch_norm_arrays or {}))
-        self._log2_t = Held(self._add_thresholds(thresholds or {}))
+        folded = {name for spec in self._specs.layers for name in (spec.weight, spec.bias)}
+        norms = (add_batch_norm(self.add_weight, self.program, spec, batch_norm_arrays or {}) for spec in self._specs.layers)
+        self._variables_of = Held(add_weights(self.add_weight, self.program, arrays, folded))
+        self._norms = Held(tuple(norms))
+        self._log2_t = Held(add_thresholds(self.add_weight, self._decided, thresholds or {}))
         self._taps = Taps(self.program, self._tapped)
         self.supports_jit = False  # XLA's convolutions on a CPU are slower than oneDNN's
         self.built = True
@@ -169,7 +169,8 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
     def arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         """The current weights of the lowered graph by ONNX name, in the ONNX layout; batch norms are folded (B3)."""
         found = {
-            name: restore(_array(variable), self.program.weights[name].form) for name, variable in self._variables_of.value.items()
+            name: restore(array_of(variable), self.program.weights[name].form)
+            for name, variable in self._variables_of.value.items()
         }
         for layer in self._norms.value:
             found |= layer.arrays()
@@ -177,7 +178,7 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
 
     def log2_thresholds(self) -> dict[str, float]:
         """The current thresholds by share group."""
-        return {group: float(_array(variable)) for group, variable in self._log2_t.value.items()}
+        return {group: float(array_of(variable)) for group, variable in self._log2_t.value.items()}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -192,7 +193,7 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
 
     def threshold_vector(self) -> npt.NDArray[np.float32]:
         """The current `log2_t`, float32 [groups]."""
-        return np.array([_array(variable) for variable in self._log2_t.value.values()], np.float32)
+        return np.array([array_of(variable) for variable in self._log2_t.value.values()], np.float32)
 
     def set_thresholds(self, log2_t: npt.NDArray[np.float32]) -> None:
         """Sets every threshold.
@@ -235,7 +236,8 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         """Runs the graph. Layers that float32 cannot hold are found when it is traced, from the weights of that moment (X2)."""
         graph = self._decided if self._on else None
         one_pass = () if training else None  # what is exported holds TensorFlow's own operators alone
-        outputs = self._run(self._feeds(inputs), self.wide_layers(), graph, training=bool(training), one_pass=one_pass)[0]
+        feeds = feeds_of(self.program, inputs)
+        outputs = self._run(feeds, self.wide_layers(), graph, training=bool(training), one_pass=one_pass)[0]
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def forward(
@@ -264,7 +266,8 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         graph = self._decided if quantized else None
         if wide is None or not quantized:
             wide = self.wide_layers() if quantized else frozenset()
-        outputs, trace = self._run(self._feeds(feeds), wide, graph, thresholds=thresholds, training=training, one_pass=also)
+        given = feeds_of(self.program, feeds)
+        outputs, trace = self._run(given, wide, graph, thresholds=thresholds, training=training, one_pass=also)
         return outputs | {name: tf.cast(trace.value(name).onnx, tf.float32) for name in also if name not in outputs}
 
     def integers(self, feeds: Arrays, batch_size: int = 64) -> dict[str, npt.NDArray[np.int32]]:
@@ -349,58 +352,6 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
             name=config["name"],
         )
 
-    def _add_weights(self, arrays: Arrays | None) -> dict[str, Any]:
-        variables = {}
-        folded = {name for spec in self._specs.layers for name in (spec.weight, spec.bias)}
-        for name, weight in self.program.weights.items():
-            if name in folded:
-                continue
-            stored = (
-                np.zeros(weight.stored_shape, np.float32) if arrays is None else store(arrays[name], weight.form, weight.groups)
-            )
-            variables[name] = self.add_weight(
-                name=WEIGHT_PREFIX + escape(name),
-                shape=weight.stored_shape,
-                dtype="float32",
-                initializer=_holding(stored),
-                trainable=weight.trainable,
-            )
-        return variables
-
-    def _add_batch_norms(self, arrays: NormArrays) -> tuple[NormalizedLayer, ...]:
-        return tuple(NormalizedLayer.make(spec, self.program, self._norm_variable(spec, arrays)) for spec in self._specs.layers)
-
-    def _norm_variable(self, spec: BatchNormSpec, arrays: NormArrays) -> Callable[[str, tuple[int, ...]], Any]:
-        weight = self.program.weights.get(spec.weight)
-
-        def variable(role: str, shape: tuple[int, ...]) -> Any:
-            array = arrays[spec.weight][role] if arrays else np.zeros(shape, np.float32)
-            if role == "weight" and arrays and weight is not None:
-                array = store(array, weight.form, weight.groups)
-            return self.add_weight(
-                name=WEIGHT_PREFIX + escape(spec.names[role]),
-                shape=shape,
-                dtype="float32",
-                initializer=_holding(array),
-                trainable=role not in CONSTANT,
-                aggregation="mean" if role in ("mean", "variance") else "none",  # of what the replicas of a strategy see
-            )
-
-        return variable
-
-    def _add_thresholds(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
-        if self._decided is None:
-            return {}
-        return {
-            group: self.add_weight(
-                name=THRESHOLD_PREFIX + escape(group),
-                shape=(),
-                dtype="float32",
-                initializer=_holding(initial_log2_t(members[0], thresholds.get(group))),
-            )
-            for group, members in self._decided.groups().items()
-        }
-
     def _run(
         self,
         feeds: Feeds,
@@ -449,27 +400,3 @@ class RegeneratedModel(keras.Model):  # type: ignore[misc]
         outputs, trace = self._run(feeds, wide, self._decided, tap=True)
         trace.tap_carried(carried_pairs(self.program, self._decided.by_value()))
         return Tapped(trace.taps, trace.carried, outputs)
-
-    def _feeds(self, inputs: Any) -> Feeds:
-        """The inputs of `call` by name, with their static shapes."""
-        names = list(self.program.inputs)
-        listed = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-        given = inputs if isinstance(inputs, Mapping) else dict(zip(names, listed, strict=False))
-        if set(given) != set(names) or (given is not inputs and len(listed) != len(names)):
-            raise DataError(f"inputs {names} are expected, as a dict, a list or one tensor. Received: {list(given)}")
-        feeds = {}
-        for name, (shape, dtype) in self.program.inputs.items():
-            tensor = tf.convert_to_tensor(given[name])
-            if not tensor.shape.is_compatible_with(shape):
-                raise DataError(f"input {name!r}: shape {shape} is expected. Received: {tuple(tensor.shape)}")
-            feeds[name] = tf.cast(tf.ensure_shape(tensor, shape), dtype)
-        return feeds
-
-
-def _holding(array: npt.NDArray[np.float32] | float) -> Callable[..., npt.NDArray[np.float32]]:
-    """An initializer that gives this array."""
-    return lambda shape, dtype=None: np.asarray(array, np.float32).reshape(shape)  # noqa: ARG005
-
-
-def _array(variable: Any) -> npt.NDArray[np.float32]:
-    return np.asarray(variable.value.numpy(), np.float32)

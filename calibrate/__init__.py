@@ -5,5 +5,19 @@ from .calibration import calibrate
 from .decisions import METHODS, WEIGHT_METHODS
 from .feeds import Batches, Feed
 from .parallel import Progress
+from .tuned import FEWEST_TO_HOLD, HOLD_EVERY, TunedCalibration, TunedRow, calibrate_tuned
 
-__all__ = ["METHODS", "PERCENTILE", "WEIGHT_METHODS", "Batches", "Feed", "Progress", "calibrate"]
+__all__ = [
+    "FEWEST_TO_HOLD",
+    "HOLD_EVERY",
+    "METHODS",
+    "PERCENTILE",
+    "WEIGHT_METHODS",
+    "Batches",
+    "Feed",
+    "Progress",
+    "TunedCalibration",
+    "TunedRow",
+    "calibrate",
+    "calibrate_tuned",
+]

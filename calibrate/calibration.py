@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import onnx_ir
 
@@ -92,8 +92,12 @@ def run(
     floors: Mapping[str, float] | None = None,
     progress: Progress | None,
     walk_type: Callable[..., Walk] = Walk,
+    by_max: Container[str] = (),
 ) -> tuple[dict[str, float], Walk | None]:
-    """`calibrate` with an engine and a kind of walk of the caller's; also returns the finished walk, None where there was none."""
+    """`calibrate` with an engine and a kind of walk of the caller's, and share groups that take `max` whatever the method.
+
+    Also returns the finished walk, None where there was none.
+    """
     given, floors = given or {}, floors or {}
     _check_options(graph, method, weight_method, percentile, given)
     values = sites(model, graph)
@@ -110,7 +114,7 @@ def run(
             decided = decide_constants(members, [constant_array(values[member.value]) for member in members], weight_method)
             fixed[name] = max(decided, floors.get(name, decided))
         else:
-            measured[name] = GroupStatistics(members, method, cores(), percentile)
+            measured[name] = GroupStatistics(members, "max" if name in by_max else method, cores(), percentile)
             by_value.update(dict.fromkeys((member.value for member in members), measured[name]))
             feed_constants(measured[name], values)
     walk = None

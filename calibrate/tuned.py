@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import MIN_EXPONENT, Quantizer, QuantizerGraph, name_of
+from ..ir import MIN_EXPONENT, PASS_THROUGH, QuantizerGraph, name_of
+from ..kernels.percentile import PERCENTILE
 from ..kernels.reconstruct import SWEEPS, Reconstruction, reconstruct
 from ..kernels.ridge import Rows, predict
 from .calibration import run
@@ -27,7 +28,7 @@ from .decisions import GroupStatistics
 from .engine import Engine
 from .feeds import Batches
 from .parallel import Progress
-from .segments import Segment, carried_quantizer
+from .segments import Segment, carried_quantizer, sites
 from .sequential import Walk, constant_array
 from .spill import Spill
 from .tunable import TunableLayer, places_of, seen_at, tunable_layers, weights_of
@@ -39,16 +40,16 @@ Array = npt.NDArray[Any]
 HOLD_EVERY: Final = 5
 """One image in so many is kept back: it chooses between fits and is never fitted."""
 
-_FEWEST: Final = 10
+FEWEST_TO_HOLD: Final = 10
 """With fewer images all are fitted: one or two kept back would choose by chance."""
 
-_ROWS: Final = 16384
+_ROWS: Final = 8192
 """Places looked at per layer, over all images."""
 
 _QUICK_ROWS: Final = 2048
 """The same once the time is used up."""
 
-_BYTES: Final = 64 << 20
+_BYTES: Final = 48 << 20
 """Bound of what the rows of one layer take (C5)."""
 
 
@@ -98,10 +99,9 @@ def calibrate_tuned(
     batches: Batches,
     *,
     method: str = "mse",
-    weight_method: str = "mse",
-    percentile: float,
+    percentile: float = PERCENTILE,
+    static: Mapping[str, float] | None = None,
     given: Mapping[str, float] | None = None,
-    floors: Mapping[str, float] | None = None,
     deadline: float = math.inf,
     seed: int = 0,
     progress: Progress | None = None,
@@ -113,10 +113,9 @@ def calibrate_tuned(
         graph: its quantizers.
         batches: as for `calibrate`; read once.
         method: of activations.
-        weight_method: of weights that are not adjusted.
         percentile: for that method.
+        static: statically decided thresholds; of these, constants that are not adjusted keep theirs.
         given: thresholds known beforehand; weights whose threshold is given keep it, and their contents.
-        floors: thresholds that must not be smaller (L11).
         deadline: by `time.monotonic()`; layers after it get a quick version, which costs little more than calibration.
         seed: of the places looked at.
         progress: called as `progress(done, total, what)`.
@@ -124,25 +123,44 @@ def calibrate_tuned(
     Raises:
         As `calibrate`.
     """
-    given, floors = given or {}, floors or {}
-    make = partial(TunedWalk, given=given, floors=floors, deadline=deadline, seed=seed)
+    given = given or {}
+    values = sites(model, graph)
+    constants = {
+        name: (static or {})[name]
+        for name, members in graph.groups().items()
+        if name in (static or {}) and all(values[member.value].is_initializer() for member in members)
+    }
+    make = partial(TunedWalk, given=given, deadline=deadline, seed=seed)
     thresholds, walk = run(
         model,
         graph,
         batches,
         Engine(model),
         method=method,
-        weight_method=weight_method,
         percentile=percentile,
         parallel=False,
-        given=given,
-        floors=floors,
+        given={**constants, **given},
         progress=progress,
         walk_type=make,
+        by_max=_output_groups(model, graph),
     )
     if not isinstance(walk, TunedWalk):
         return TunedCalibration(thresholds, {}, (), True)
     return TunedCalibration(thresholds | walk.tuned, walk.constants, tuple(walk.rows), walk.in_time)
+
+
+def _output_groups(model: onnx_ir.Model, graph: QuantizerGraph) -> set[str]:
+    """Share groups of what the network gives: logits must not saturate, the largest one is the answer."""
+    by_value = graph.by_value()
+    found, pending = set(), list(model.graph.outputs)
+    while pending:
+        value = pending.pop()
+        quantizer, node = by_value.get(name_of(value)), value.producer()
+        if quantizer is not None:
+            found.add(quantizer.group)
+        elif node is not None and (node.op_type in PASS_THROUGH or node.op_type in ("Softmax", "LogSoftmax")):
+            pending.extend(filter(None, node.inputs[:1]))
+    return found
 
 
 class TunedWalk(Walk):
@@ -164,7 +182,6 @@ class TunedWalk(Walk):
         engine: Engine,
         *,
         given: Mapping[str, float],
-        floors: Mapping[str, float],
         deadline: float,
         seed: int,
     ) -> None:
@@ -174,7 +191,7 @@ class TunedWalk(Walk):
         self.tuned: dict[str, float] = {}
         self.rows: list[TunedRow] = []
         self.in_time = True
-        self._static, self._floors, self._deadline = known_thresholds, floors, deadline
+        self._static, self._deadline = known_thresholds, deadline
         self._random = np.random.default_rng(seed)
         self._float_spills: dict[str, Spill] = {}
         inside = {node for segment in self._segments for node in segment.nodes}
@@ -248,9 +265,7 @@ class TunedWalk(Walk):
         quantizer = self.quantizers[name_of(layer.weight)]
         weights = layer.stacked(weights_of(layer)).astype(np.float64)
         bias = None if layer.bias is None else _bias_of(layer.bias, len(weights))
-        found = reconstruct(
-            rows, weights, bias, quantizer.bits, lowest_exponent=self._lowest(layer, quantizer), sweeps=0 if quick else SWEEPS
-        )
+        found = reconstruct(rows, weights, bias, quantizer.bits, lowest_exponent=self._lowest(layer), sweeps=0 if quick else SWEEPS)
         self._keep_better(layer, rows, found, bias)
 
     def _keep_better(self, layer: TunableLayer, rows: Rows, found: Reconstruction, bias: npt.NDArray[np.float64] | None) -> None:
@@ -291,12 +306,9 @@ class TunedWalk(Walk):
         if group is not None and group.threshold is None:
             group.replace(name, array)
 
-    def _lowest(self, layer: TunableLayer, quantizer: Quantizer) -> int:
-        """The finest exponent allowed: by a floor, by Q5 together with the input's, by the room of an int32 bias (L11)."""
+    def _lowest(self, layer: TunableLayer) -> int:
+        """The finest exponent allowed: by Q5 together with the input's, by the room of an int32 bias (L11)."""
         lowest = MIN_EXPONENT
-        floor = self._floors.get(quantizer.group)
-        if floor is not None:
-            lowest = max(lowest, math.ceil(floor) - quantizer.bits + 1)
         data = None if layer.node.inputs[0] is None else carried_quantizer(layer.node.inputs[0], self.quantizers)
         if data is None or data.exponent is None:
             return lowest
@@ -329,7 +341,7 @@ class TunedWalk(Walk):
             owners.append(first + rows * shape[0] // len(seen))
             first += shape[0]
         owner = np.concatenate(owners)
-        held = (owner % HOLD_EVERY == HOLD_EVERY - 1) if images >= _FEWEST else np.zeros(owner.shape, bool)
+        held = (owner % HOLD_EVERY == HOLD_EVERY - 1) if images >= FEWEST_TO_HOLD else np.zeros(owner.shape, bool)
         bias = None if layer.bias is None else _bias_of(layer.bias, groups)
         exact_rows = Rows(np.concatenate(real, axis=1), np.empty((groups, owner.size, 0), np.float32), held)
         target = predict(exact_rows, stacked, bias)

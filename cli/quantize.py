@@ -72,7 +72,7 @@ def quantize(output: Path, force: bool, strict: bool, as_json: str | None, **opt
         return end(write_back(options))
     if not options["retrain"]:
         return end(_calibrate(options))
-    from ..verbs.retrain import StoppedError
+    from ..verbs.retraining import StoppedError
 
     try:
         return end(retrain(output, options))
@@ -93,6 +93,8 @@ def _calibrate(options: dict[str, Any]) -> Quantization:
             options["calibration"],
             weight_method=options["weight_method"] or "mse",
             seed=options["seed"],
+            tune=options["tune"],
+            tune_minutes=options["tune_minutes"],
             progress=progress,
             **given,
         )

@@ -15,7 +15,7 @@ from .training_options import SCHEDULE, TUNE, share_or_path
 
 if TYPE_CHECKING:
     from ..verbs.quantize import Quantization
-    from ..verbs.retrain import Retraining
+    from ..verbs.retraining import Retraining
 
 _WIDTHS: Final = (
     "weight_bits",
@@ -28,6 +28,9 @@ _WIDTHS: Final = (
     "last_layer",
     "unsigned_input",
 )
+
+_OF_WRITING_BACK: Final = ("from_trained", "output", "force", "strict", "as_json")
+"""Options that `--from-trained` goes with."""
 
 INTERRUPTED: Final = 130
 """Exit status of a training that Ctrl-C ended early: its model is written, but it is not what was asked for."""
@@ -46,16 +49,18 @@ def refuse_contradictions(options: Mapping[str, Any]) -> None:
     ]
     if len(chosen) > 1:
         raise UsageError(f"quantize: one of --tune, --retrain and --from-trained is expected. Received: {' and '.join(chosen)}")
-    context = click.get_current_context()
-    for parameter in context.command.params:
+    typed = [parameter for parameter in click.get_current_context().command.params if _is_typed(parameter)]
+    for parameter in typed:
         section = section_of(parameter)
-        typed = parameter.name is not None and context.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT
         needed = "--tune" if section == TUNE else "--retrain"
-        if section is not None and typed and parameter.opts[0] != "--from-trained" and needed not in chosen:
+        if section is not None and parameter.opts[0] != "--from-trained" and needed not in chosen:
             raise UsageError(f"quantize: {parameter.opts[0]} belongs to {needed}, which is not given")
     if options["from_trained"] is not None:
         if options["model"] is not None:
             raise UsageError(f"quantize: --from-trained takes no MODEL. Received: {options['model']}")
+        settled = [parameter.opts[0] for parameter in typed if parameter.name not in _OF_WRITING_BACK]
+        if settled:
+            raise UsageError(f"quantize: what {settled[0]} says was settled when the model of --from-trained was made")
         return
     if options["model"] is None:
         raise UsageError("quantize: a MODEL is expected (or --from-trained FILE)")
@@ -63,6 +68,11 @@ def refuse_contradictions(options: Mapping[str, Any]) -> None:
         raise UsageError("quantize: --retrain needs training data, --train DATA")
     if not options["retrain"] and options["calibration"] is None:
         raise UsageError("quantize: --calibration DATA is expected")
+
+
+def _is_typed(parameter: click.Parameter) -> bool:
+    source = click.get_current_context().get_parameter_source(parameter.name or "")
+    return source not in (None, ParameterSource.DEFAULT)
 
 
 def shared(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,14 +94,21 @@ def shared(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
     """`--retrain`."""
+    from ..ir import UsageError
+
     given = shared(options)
     offset = filled_in(options["preset"], label_offset=options["label_offset"])["label_offset"]
     from ..report import progress_bar
     from ..verbs.retrain import make_schedule
     from ..verbs.retrain import retrain as run
 
+    folder = options["folder"] or output.with_suffix(".train")
+    if folder.resolve() == output.resolve():
+        raise UsageError(f"{folder}: is the file to write; another name is expected for --folder")
     schedule = make_schedule(**{entry.name: options[entry.name] for entry in SCHEDULE})
     select = share_or_path(options["select"])
+    if select == 0 and options["keep"] == "best":
+        raise UsageError("quantize: --keep best needs data to select by. Received: --select 0")
     with progress_bar() as progress:
         return run(
             options["model"],
@@ -106,10 +123,10 @@ def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
             loss="distill" if options["distill"] else "labels",
             temperature=options["temperature"],
             label_smoothing=options["label_smoothing"],
-            keep=None if select == 0 else options["keep"],
+            keep=options["keep"],
             schedule=schedule,
             batch_norm_momentum=options["batch_norm_momentum"],
-            folder=options["folder"] or output.with_suffix(".train"),
+            folder=folder,
             checkpoint_every=options["checkpoint_every"],
             restart=options["restart"],
             strategy=options["strategy"],
@@ -129,9 +146,12 @@ def write_back(options: Mapping[str, Any]) -> Quantization:
 def finish(result: Quantization | Retraining, output: Path, report: JsonOutput, *, force: bool, strict: bool) -> int:
     """Writes the model and the report, shows what was done, and gives the exit status."""
     from ..ir import save
-    from ..verbs.retrain import Retraining
+    from ..verbs.retraining import Retraining
     from ..verbs.show import show_quantization, show_retraining
 
+    if isinstance(result, Retraining) and not result.chief:
+        click.echo(f"tqt-onnx: done; worker 0 writes {output}", err=True)
+        return 0
     training = result.training if isinstance(result, Retraining) else None
     quantization = result.quantization if isinstance(result, Retraining) else result
     refused = strict and quantization is not None and bool(quantization.float_layers)

@@ -124,8 +124,10 @@ retrain_options: Callable[..., Any] = together(
     _retrain("--distill", is_flag=True, help="Learn from the float network's own answers instead of labels."),
     _retrain("--temperature", type=_POSITIVE, default=1.0, show_default=True, help="Of --distill."),
     _retrain("--label-smoothing", type=_DECAY, default=0.0, show_default=True, help="Share of the target spread over all classes."),
-    _retrain("--keep", type=click.Choice(("best", "last")), default="best", show_default=True, help="Which step is written."),
-    _retrain("--folder", type=FILE, help="Checkpoints, CSV and TensorBoard files.  [default: OUTPUT.train]"),
+    _retrain(
+        "--keep", type=click.Choice(("best", "last")), help="Which step is written.  [default: best; last where nothing selects]"
+    ),
+    _retrain("--folder", type=FILE, help="Checkpoints, CSV and TensorBoard files.  [default: OUTPUT, its suffix .train]"),
     _retrain("--checkpoint-every", type=_COUNT, help="Steps between checkpoints.  [default: about a minute's]"),
     _retrain("--restart", is_flag=True, help="Begin anew instead of going on from the folder's checkpoint."),
     _retrain("--strategy", type=click.Choice(STRATEGIES), default="none", show_default=True, help="Of tf.distribute."),

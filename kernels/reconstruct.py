@@ -29,6 +29,9 @@ _OCTAVES: Final = 12
 _HOPELESS: Final = 2.0
 """Finer exponents are not tried once one loses this many times what the best does: from there on saturation only grows."""
 
+_NOISE: Final = 1e-9
+"""Losses that differ by less than this part of the outputs' mean square are equal."""
+
 
 @dataclass(frozen=True)
 class Reconstruction:
@@ -125,16 +128,20 @@ class _Problem:
 
 
 def _best_exponent(problem: _Problem, lowest_exponent: int, *, refine: bool) -> Reconstruction:
-    """The exponent with the smallest loss, a tie to the finer one."""
+    """The exponent with the smallest loss; where the data cannot tell, the one whose weights are closest to the given ones."""
     largest = float(np.abs(problem.fitted).max(initial=0.0))
     top = max((ceil_log2(largest) if largest > 0 else 0) + 2 - problem.bits, lowest_exponent)
     best = None
+    target = problem.rows.clipped(problem.rows.target)
+    noise = _NOISE * float(np.mean(np.square(target), dtype=np.float64)) if target.size else 0.0
     for exponent in range(top, max(top - _OCTAVES, lowest_exponent - 1), -1):
         found = problem.rounded(exponent)
         if refine and problem.whole:
             found = min(found, problem.improved(found), key=lambda each: each.loss)
-        if best is None or found.loss <= best.loss:
+        if best is None or found.loss < best.loss - noise:
             best = found
+        elif abs(found.loss - best.loss) <= noise:
+            best = min(best, found, key=lambda each: float(np.square(each.weights - problem.weights).sum()))
         elif found.loss > _HOPELESS * best.loss:
             break
     assert best is not None

@@ -19,7 +19,7 @@ Bools = npt.NDArray[np.bool_]
 STRENGTHS: Final = (0.003, 0.03, 0.3, 3.0, 30.0, 300.0)
 """Pulls towards the given weights that are tried, in units of the inputs' mean variance."""
 
-_BIAS_STEPS: Final = 4
+_BIAS_STEPS: Final = 2
 """How often the bias follows the outputs that are clipped as they should be; each step lowers the loss."""
 
 _NOTHING: Final = 1e-9

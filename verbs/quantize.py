@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import __version__
@@ -41,6 +41,7 @@ from ..passes import (
     run_passes,
     weight_floors,
 )
+from .agreement import Agreement, agreement
 from .sources import Data, Feeder, Feeds, Progress, open_model
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
     from ..datasets import Preprocessing
     from ..passes import Pass
+    from .tune import TuningReport
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,8 @@ class Quantization:
         images: how many calibration examples were used.
         tables: functions of one tensor, Sigmoid or swish for instance, that are tables of 256 entries (L12).
         recorded: share groups whose thresholds came with the source (FakeQuant nodes) instead of from the data.
+        agreement: with the float network on calibration examples, or None where it was not measured.
+        tuning: what `tune` did, or None.
     """
 
     model: onnx_ir.Model
@@ -81,6 +85,8 @@ class Quantization:
     images: int
     recorded: tuple[str, ...] = ()
     tables: tuple[Function, ...] = ()
+    agreement: Agreement | None = None
+    tuning: TuningReport | None = None
 
     @property
     def float_layers(self) -> tuple[Island, ...]:
@@ -98,6 +104,8 @@ class Quantization:
             "recorded": list(self.recorded),
             "islands": [dataclasses.asdict(island) for island in self.islands],
             "tables": [dataclasses.asdict(table) for table in self.tables],
+            "agreement": None if self.agreement is None else self.agreement.to_dict(),
+            "tuning": None if self.tuning is None else self.tuning.to_dict(),
         }
 
 
@@ -152,6 +160,8 @@ def quantize(
     limit: int | None = None,
     seed: int | None = None,
     exclude: str | os.PathLike[str] | Sequence[str] | None = None,
+    tune: bool = False,
+    tune_minutes: float = 5.0,
     progress: Progress | None = None,
 ) -> Quantization:
     """Quantizes a float model with thresholds taken from calibration data.
@@ -168,8 +178,10 @@ def quantize(
         passes: what to run instead of the recipes `optimize` and `quantize`, as text or as passes.
         preprocess: preset for images.
         limit: use at most so many examples.
-        seed: draw them at random.
+        seed: draw them at random; of `tune` too.
         exclude: names of examples to leave out, or a file of them, as `calibration-set --list` writes it.
+        tune: repair layers from the calibration data, which need no labels (`verbs.tune`).
+        tune_minutes: time for it, at most.
         progress: called with (done, total, what).
 
     Raises:
@@ -193,7 +205,31 @@ def quantize(
     calibrated = calibrate_prepared(
         prepared, method=method, percentile=percentile, weight_method=weight_method, parallel=parallel, progress=progress
     )
-    return finish(prepared, calibrated)
+    if not tune:
+        return measured(prepared, finish(prepared, calibrated))
+    from .tune import tune as repair
+
+    tuned = repair(
+        prepared.model,
+        prepared.graph,
+        prepared.feeds,
+        calibrated.log2_thresholds,
+        minutes=tune_minutes,
+        seed=seed or 0,
+        given=prepared.given,
+        method=method,
+        percentile=percentile,
+        progress=progress,
+    )
+    repaired = replace(prepared, model=tuned.model)
+    found = finish(repaired, decide_trained(repaired, tuned.log2_thresholds))
+    return replace(measured(prepared, found), tuning=tuned.report)
+
+
+def measured(prepared: Prepared, quantization: Quantization) -> Quantization:
+    """The same with its agreement with the float network, on some of the calibration data."""
+    found = agreement(prepared.model, quantization.model, prepared.feeds())
+    return replace(quantization, agreement=found)
 
 
 def check_methods(method: str, weight_method: str) -> None:

@@ -7,19 +7,23 @@ same insertion of Q/DQ pairs as static ones (R5): what is shipped is never a sec
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..calibrate import PERCENTILE
-from ..datasets import AccuracyResult, Augmentation, Preprocessing
-from ..ir import TqtOnnxError
+from ..datasets import AccuracyResult, Augmentation, Dataset, Preprocessing
+from ..ir import UsageError
 from ..passes import BitWidths
 from .evaluate import evaluate
-from .quantize import Prepared, Quantization, calibrate_prepared, check_methods, decide_trained, finish, prepare
+from .quantize import calibrate_prepared, check_methods, decide_trained, finish, prepare
+from .retraining import Retraining, StoppedError
 from .sources import Data, Progress, open_model
-from .training_data import TrainingData, training_data
+from .training_data import training_data
+from .training_progress import TrainingProgress
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -27,66 +31,11 @@ if TYPE_CHECKING:
     from ..backend_tf.training import Listener, Schedule, TrainingResult
     from ..passes import Pass
 
-SCHEMA: Final = "tqt_onnx.retraining/1"
-
 FLOAT, STATIC, RETRAINED = "float", "static", "retrained"
 """What the models of the final comparison are called."""
 
-
-@dataclass(frozen=True)
-class Retraining:
-    """A retrained model and how it came about.
-
-    Attributes:
-        model: what is to be written: Q/DQ, or float in the mode `float`.
-        quantization: what was decided; None in the mode `float`.
-        training: steps, history, thresholds before and after.
-        folded_layers: compute layers whose batch norm could not be kept apart for training, with the reason.
-        trained_on: which data were trained on, in words.
-        selected_on: which data chose the step.
-        tested_on: which data the accuracies are of.
-        calibrated_on: which data the first thresholds are from.
-        accuracy: float, static and retrained network on the test data; None without such.
-    """
-
-    model: onnx_ir.Model
-    quantization: Quantization | None
-    training: TrainingResult
-    folded_layers: dict[str, str]
-    trained_on: str
-    selected_on: str
-    tested_on: str
-    calibrated_on: str
-    accuracy: AccuracyResult | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return {
-            "schema": SCHEMA,
-            "training": self.training.to_dict(),
-            "data": {
-                "trained_on": self.trained_on,
-                "selected_on": self.selected_on,
-                "tested_on": self.tested_on,
-                "calibrated_on": self.calibrated_on,
-            },
-            "folded_layers": self.folded_layers,
-            "quantization": None if self.quantization is None else self.quantization.to_dict(),
-            "accuracy": None if self.accuracy is None else self.accuracy.to_dict(),
-        }
-
-
-class StoppedError(TqtOnnxError):
-    """A training whose loss is no finite number any more.
-
-    Attributes:
-        retraining: the best state so far.
-        reason: the error, which names the step and the layer.
-    """
-
-    def __init__(self, reason: TqtOnnxError, retraining: Retraining) -> None:
-        super().__init__(str(reason))
-        self.reason, self.retraining = reason, retraining
+NOTHING: Final = "nothing"
+"""What is said of data that were not used."""
 
 
 def retrain(
@@ -177,12 +126,25 @@ def retrain(
     check_methods(method, weight_method)
     with quiet():
         from ..backend_tf import regenerate
-        from ..backend_tf.training import DivergedError, Schedule, forget_checkpoints, make_strategy
+        from ..backend_tf.training import (
+            DivergedError,
+            Listeners,
+            Schedule,
+            check_batches,
+            check_mode,
+            forget_checkpoints,
+            heads_of,
+            is_chief,
+            make_loss,
+            make_strategy,
+        )
         from ..backend_tf.training import train as run
 
     schedule = schedule or Schedule()
+    check_mode(mode, schedule, quantizers=True)
+    augmentation = Augmentation.parse(augment) if isinstance(augment, str) else augment
+    place = None if folder is None else writable_folder(folder)
     distribution = make_strategy(strategy)  # before TensorFlow runs anything
-    widths = bits or BitWidths()
     source = open_model(model)
     data = training_data(
         source,
@@ -195,26 +157,37 @@ def retrain(
         exclude=exclude,
         seed=seed,
     )
+    widths = bits or BitWidths()
     if mode == "float":
         widths = replace(widths, layer=32)  # its lowered form is the closest to the float network
     prepared = prepare(source, data.calibration, bits=widths, ignore_ranges=ignore_ranges, passes=passes, preprocess=preprocess)
-    calibrated = calibrate_prepared(
-        prepared, method=method, percentile=percentile, weight_method=weight_method, parallel=parallel, progress=progress
+    with distribution.scope():  # in float, so that all that can be refused is refused before the calibration
+        network = regenerate(prepared.model, batch_norm_momentum=batch_norm_momentum)
+    expected = make_loss(loss, heads_of(network), temperature=temperature, label_smoothing=label_smoothing)
+    batches = data.batches(
+        network, schedule.batch, augmentation, seed, label_offset, classes=expected.classes, steps_per_epoch=steps_per_epoch
     )
-    with distribution.scope():
-        network = regenerate(prepared.model, calibrated.graph, calibrated.log2_thresholds, batch_norm_momentum=batch_norm_momentum)
+    check_batches(batches, schedule.batch, distribution.num_replicas_in_sync, expected.needs_labels)
+    calibrate = partial(calibrate_prepared, method=method, percentile=percentile, parallel=parallel, progress=progress)
+    if mode != "float":
+        calibrated = calibrate(prepared, weight_method=weight_method)
+        with distribution.scope():
+            network = regenerate(
+                prepared.model, calibrated.graph, calibrated.log2_thresholds, batch_norm_momentum=batch_norm_momentum
+            )
 
     def recalibrate(floating: onnx_ir.Model) -> dict[str, float]:
-        again = replace(prepared, model=floating)
-        return calibrate_prepared(
-            again, method=method, percentile=percentile, weight_method=weight_method, parallel=parallel
-        ).log2_thresholds
+        return calibrate(replace(prepared, model=floating), weight_method=weight_method).log2_thresholds
 
     def result(training: TrainingResult) -> Retraining:
         trained = replace(prepared, model=network.float_model())
         quantization = None if mode == "float" else finish(trained, decide_trained(trained, network.log2_thresholds()))
         written = trained.model if quantization is None else quantization.model
-        static = None if mode == "float" else _static(prepared, data, method, percentile, parallel)
+        tested = data.test if chief and not training.interrupted else None  # who presses Ctrl-C does not want to wait
+        accuracy = None
+        if tested is not None:  # against the same network in static mode
+            static = None if mode == "float" else finish(prepared, calibrate(prepared)).model
+            accuracy = _accuracy({FLOAT: source, STATIC: static, RETRAINED: written}, tested, label_offset, progress)
         return Retraining(
             written,
             quantization,
@@ -222,15 +195,15 @@ def retrain(
             dict(network.folded_layers),
             data.trained_on,
             data.selected_on,
-            data.tested_on,
-            data.calibrated_on,
-            _tested({FLOAT: source, STATIC: static, RETRAINED: written}, data, label_offset, progress),
+            NOTHING if tested is None else data.tested_on,
+            NOTHING if mode == "float" else data.calibrated_on,
+            accuracy,
+            chief,
         )
 
-    batches = data.batches(
-        network, schedule.batch, augment, seed, label_offset, labels=loss == "labels", steps_per_epoch=steps_per_epoch
-    )
-    place = None if folder is None else Path(folder)
+    chief = is_chief(distribution)
+    selection = data.selection(network, schedule.batch, label_offset)
+    shown = TrainingProgress(progress or _silent, schedule.total(batches.steps_per_epoch))
     if place is not None and restart:
         forget_checkpoints(place)
     try:
@@ -242,7 +215,7 @@ def retrain(
             loss=loss,
             temperature=temperature,
             label_smoothing=label_smoothing,
-            select=data.selection(network, schedule.batch, label_offset),
+            select=shown.watched(selection, data.select),
             select_name=data.selected_on,
             keep=keep,
             folder=place,
@@ -250,7 +223,7 @@ def retrain(
             seed=seed,
             strategy=distribution,
             calibrate=recalibrate,
-            listener=listener,
+            listener=Listeners([shown] if listener is None else [shown, listener]),
         )
     except DivergedError as error:
         raise StoppedError(error, result(error.result)) from error
@@ -270,17 +243,28 @@ def make_schedule(**numbers: Any) -> Schedule:
     return Schedule(**numbers)
 
 
-def _static(prepared: Prepared, data: TrainingData, method: str, percentile: float, parallel: bool) -> onnx_ir.Model | None:
-    """The same network in static mode, for the comparison on test data."""
-    if data.test is None:
-        return None
-    return finish(prepared, calibrate_prepared(prepared, method=method, percentile=percentile, parallel=parallel)).model
+def writable_folder(path: str | os.PathLike[str]) -> Path:
+    """A folder that need not be there yet; nothing is made or left in it.
+
+    Raises:
+        UsageError: it cannot be made or written.
+    """
+    folder = Path(path)
+    there = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), Path())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: a folder that can be written is expected. Received: {there}: {error.strerror}") from None
+    return folder
 
 
-def _tested(
-    models: dict[str, onnx_ir.Model | None], data: TrainingData, label_offset: int, progress: Progress | None
-) -> AccuracyResult | None:
-    if data.test is None:
-        return None
+def _silent(done: int, total: int, what: str) -> None:
+    del done, total, what
+
+
+def _accuracy(
+    models: dict[str, onnx_ir.Model | None], test: Dataset, label_offset: int, progress: Progress | None
+) -> AccuracyResult:
     there = {name: model for name, model in models.items() if model is not None}
-    return evaluate(there, data.test, label_offset=label_offset, labelled=data.test.all_labels is not None, progress=progress)
+    return evaluate(there, test, label_offset=label_offset, labelled=test.all_labels is not None, progress=progress)

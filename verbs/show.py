@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .passes import PassTable
     from .presets import PresetTable
     from .quantize import Quantization
-    from .retrain import Retraining
+    from .retraining import Retraining
 
 
 def show_conversion(result: Conversion, output: Path) -> None:
@@ -140,6 +140,8 @@ def show_retraining(result: Retraining, output: Path | None) -> None:
     for line in training_lines(result.training, result.trained_on):
         console.print(printable(line))
     console.print(printable(f"calibrated on {result.calibrated_on}; tested on {result.tested_on}"))
+    if result.training.steps and not result.training.kept:
+        console.print("nothing was gained: no step was better than the beginning; other learning rates are what helps most often")
     console.print(training_table(result.training))
     if result.folded_layers:
         rows = list(result.folded_layers.items())

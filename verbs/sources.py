@@ -66,7 +66,7 @@ class Feeder:
             dataset = self._open(data, preprocess, limit, seed, exclude)  # refuses a model that has not just one input
             self._datasets = {name_of(self.inputs[0]): dataset}
         else:
-            self._datasets = {name: _drawn(dataset, limit, seed, exclude) for name, dataset in self._open_each(by_name).items()}
+            self._datasets = {name: drawn(dataset, limit, seed, exclude) for name, dataset in self._open_each(by_name).items()}
 
     def __len__(self) -> int:
         return min((len(dataset) for dataset in self._datasets.values()), default=0)
@@ -130,10 +130,10 @@ class Feeder:
             dataset = open_array(np.asarray(data), input_shape=example)
         if example is not None and any(w is not None and w != g for w, g in zip(example, dataset.input_shape, strict=False)):
             raise DataError(f"examples of shape {list(example)} are expected. Received: {list(dataset.input_shape)}")
-        return _drawn(dataset, limit, seed, exclude)
+        return drawn(dataset, limit, seed, exclude)
 
 
-def _drawn(dataset: Dataset, limit: int | None, seed: int | None, exclude: Any) -> Dataset:
+def drawn(dataset: Dataset, limit: int | None, seed: int | None, exclude: Any) -> Dataset:
     """At most `limit` of those not left out, at random where there is a seed; datasets of one length give the same rows."""
     from ..datasets import listed_names
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..datasets import Augmentation, Dataset, Preprocessing, Shuffled, open_array, open_dataset, split_for_training
 from ..ir import DataError, UsageError, fed_inputs, name_of, static_shape
-from .sources import Data, Feeds, Labels
+from .sources import Data, Feeds, Labels, drawn
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -51,11 +51,11 @@ class TrainingData:
         self,
         network: RegeneratedModel,
         batch_size: int,
-        augment: Augmentation | str | None,
+        augment: Augmentation | None,
         seed: int,
         label_offset: int,
         *,
-        labels: bool,
+        classes: int | None,
         steps_per_epoch: int | None = None,
     ) -> TrainingBatches:
         """The training data in batches.
@@ -66,23 +66,21 @@ class TrainingData:
             augment: random changes.
             seed: of the order and the changes.
             label_offset: output index of class 0.
-            labels: whether labels must be classes of the network.
+            classes: that labels must be among; None for any.
             steps_per_epoch: of a `tf.data.Dataset` that does not know its length.
 
         Raises:
             DataError: fewer examples than a batch, labels that are no classes, or examples that cannot be changed so.
-            UsageError: changes for a `tf.data.Dataset`, or changes that cannot be read.
+            UsageError: changes for a `tf.data.Dataset`.
         """
-        changes = Augmentation.parse(augment) if isinstance(augment, str) else augment
         inputs = {name: shape[1:] for name, (shape, _) in network.program.inputs.items()}
         if not isinstance(self.train, Dataset):
             from ..backend_tf.training import FromTfData
 
-            if changes:
-                raise UsageError(f"a tf.data.Dataset brings its own augmentation; none is expected here. Received: {changes}")
+            if augment:
+                raise UsageError(f"a tf.data.Dataset brings its own augmentation; none is expected here. Received: {augment}")
             return FromTfData(self.train, inputs, batch_size, steps_per_epoch=steps_per_epoch, label_offset=label_offset)
-        classes = _classes(network) if labels else None
-        return Shuffled(self.train, next(iter(inputs)), batch_size, seed, changes, classes=classes, label_offset=label_offset)
+        return Shuffled(self.train, next(iter(inputs)), batch_size, seed, augment, classes=classes, label_offset=label_offset)
 
     def selection(
         self, network: RegeneratedModel, batch_size: int, label_offset: int
@@ -115,7 +113,7 @@ def training_data(
 
     Raises:
         DataError: a source that cannot be read or does not fit, or data that overlap.
-        UsageError: a `tf.data.Dataset` of which a share is to be held back, or without calibration data.
+        UsageError: a `tf.data.Dataset` of which a part is to be held back or left out, or without calibration data.
     """
     inputs = fed_inputs(model.graph)
     if hasattr(train, "element_spec"):
@@ -124,6 +122,8 @@ def training_data(
                 "of a tf.data.Dataset nothing can be held back: selection data or select=None, and calibration data, are expected. "
                 f"Received: select={select!r}, calibration {'missing' if calibration is None else 'given'}"
             )
+        if limit is not None or exclude is not None:
+            raise UsageError(f"of a tf.data.Dataset nothing can be left out. Received: limit={limit}, exclude={exclude!r}")
         chosen, tested = (None if data is None else _open(model, data, preprocess) for data in (select, test))
         return TrainingData(
             train,
@@ -159,24 +159,24 @@ def training_data(
     )
 
 
-def _open(model: onnx_ir.Model, data: Any, preprocess: str | Preprocessing, **options: Any) -> Dataset:
+def _open(
+    model: onnx_ir.Model,
+    data: Any,
+    preprocess: str | Preprocessing,
+    *,
+    limit: int | None = None,
+    seed: int | None = None,
+    exclude: str | os.PathLike[str] | Sequence[str] | None = None,
+) -> Dataset:
     """Data for the only input of a model: a dataset, a path, an array, or a pair of inputs and labels."""
     shape = static_shape(fed_inputs(model.graph)[0])
     example = None if shape is None else shape[1:]
-    if isinstance(data, Dataset):
-        return data
     if isinstance(data, (str, os.PathLike)):
-        return open_dataset(data, input_shape=example, preprocess=preprocess, **options)
-    inputs, labels = data if isinstance(data, tuple) else (data, None)
-    return open_array(np.asarray(inputs), labels=labels, input_shape=example, preprocess=preprocess)
-
-
-def _classes(network: RegeneratedModel) -> int | None:
-    """How many classes there are where just one output scores classes; else the training itself has the last word."""
-    from ..backend_tf.training import heads_of
-
-    found = [head.classes for head in heads_of(network) if head.classes is not None]
-    return found[0] if len(found) == 1 else None
+        return open_dataset(data, input_shape=example, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
+    if not isinstance(data, Dataset):
+        inputs, labels = data if isinstance(data, tuple) else (data, None)
+        data = open_array(np.asarray(inputs), labels=labels, input_shape=example, preprocess=preprocess)
+    return drawn(data, limit, seed if limit is not None else None, exclude)
 
 
 def _words(dataset: Dataset | None) -> str:

@@ -145,7 +145,8 @@ class Checkpoints:
         for what, value in own.items():
             if found.get(what) != value:
                 raise UsageError(
-                    f"{path}: the checkpoint belongs to another {what}; go on with what it was begun with, or give another folder. "
+                    f"{path}: the checkpoint belongs to another {what}; go on with what it was begun with, begin anew (--restart), "
+                    "or give another folder. "
                     f"Received: {_difference(found.get(what), value)}"
                 )
 

@@ -115,11 +115,11 @@ class Prefetcher:
             self._ready.get_nowait()
 
 
-def check_batches(batches: TrainingBatches, batch: int, replicas: int) -> None:
-    """Refuses data that does not fit the schedule or the strategy.
+def check_batches(batches: TrainingBatches, batch: int, replicas: int, needs_labels: bool) -> None:
+    """Refuses data that does not fit the schedule, the strategy or the loss.
 
     Raises:
-        UsageError: another batch size than the schedule's, or one that the replicas cannot share equally.
+        UsageError: another batch size than the schedule's, or one that the replicas cannot share equally; no labels.
         DataError: no steps in an epoch.
     """
     if batches.batch_size != batch:
@@ -128,6 +128,8 @@ def check_batches(batches: TrainingBatches, batch: int, replicas: int) -> None:
         raise UsageError(f"a batch size that {replicas} replicas can share equally is expected. Received: {batch}")
     if batches.steps_per_epoch < 1:
         raise DataError(f"an epoch of at least one batch is expected. Received: {batches.steps_per_epoch} batches")
+    if needs_labels and not batches.labelled:
+        raise UsageError("training with labels needs labelled training data; --distill needs no labels. Received: none")
 
 
 def fingerprint(batches: TrainingBatches) -> str:

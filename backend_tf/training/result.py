@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -85,5 +86,10 @@ class TrainingResult:
     resumed_from: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """Everything, for JSON; a loss that is not finite any more is null."""
+        rows = [{name: _finite(value) for name, value in asdict(row).items()} for row in self.history]
+        return {"schema": SCHEMA, **asdict(self), "history": rows}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is None or math.isfinite(value) else None

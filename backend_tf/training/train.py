@@ -98,15 +98,13 @@ def train(
     if keep == "best" and select is None:
         raise UsageError("keeping the best state needs data to select by, other than the training data. Received: none")
     strategy = strategy or tf.distribute.get_strategy()
-    check_batches(batches, schedule.batch, strategy.num_replicas_in_sync)
     make_deterministic(seed)
     if mode != "float":
         model.quantizers_on = True
     with strategy.scope():
         teacher = regenerate(model.float_model()) if loss == "distill" else None
     chosen = make_loss(loss, heads_of(model, teacher), temperature=temperature, label_smoothing=label_smoothing)
-    if chosen.needs_labels and not batches.labelled:
-        raise UsageError("training with labels needs labelled training data; --distill needs no labels. Received: none")
+    check_batches(batches, schedule.batch, strategy.num_replicas_in_sync, chosen.needs_labels)
     total = schedule.total(batches.steps_per_epoch)
     identity = {
         "model": model_fingerprint(model),

@@ -110,6 +110,7 @@ def count(model: RegeneratedModel, training: bool) -> int:
     return sum(op.type in ("Conv2D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "MatMul") for op in graph.get_operations())
 
 
+@pytest.mark.parametrize("road", ["layer32"], indirect=True)
 def test_one_convolution_a_layer_when_frozen_and_two_while_statistics_move(road):
     model = regenerated(road)
     frozen = count(model, True)
@@ -249,6 +250,7 @@ def test_without_records_it_trains_weights_and_biases_as_they_are():
     assert not any("gamma" in name for name in found.true_names.values())
 
 
+@pytest.mark.parametrize("road", ["layer16"], indirect=True)
 def test_a_saved_model_keeps_its_batch_norms(road, tmp_path):
     model = regenerated(road, batch_norm_momentum=0.5, statistics_frozen=False)
     train(model, 2)

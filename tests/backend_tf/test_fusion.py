@@ -133,7 +133,7 @@ def test_a_value_with_two_readers_ends_a_chain(net):
 def test_what_broadcasts_otherwise_than_a_bias_is_added_as_it_is(net, rank):
     built = net("layer16", (5, 4, 3))
     a = built.conv("c", built.top, (3, 4), act=None)
-    row = built.normal("row", *(1, 4, 5, 1)[4 - rank :])
+    built.normal("row", *(1, 4, 5, 1)[4 - rank :])
     built.quantize("row", 8, True, "activation", -8)
     y = built.activation(built.node("Add", ["row", a], "sum"), "relu")
     model, x = regenerate(built.model(y), built.graph()), built.images()

@@ -36,7 +36,9 @@ class Watch:
     moving: list[bytes] = field(default_factory=list)
 
     def on_step(self, step, total, scalars):
-        self.moving.append(b"".join(np.asarray(variable.value.numpy()).tobytes() for variable in self.model.non_trainable_variables))
+        self.moving.append(
+            b"".join(np.asarray(variable.value.numpy()).tobytes() for variable in self.model.non_trainable_variables)
+        )
 
     def on_validation(self, row):
         pass

@@ -115,7 +115,7 @@ def test_sums_equal_a_float64_reference(road, request):
     inner = np.clip(np.rint(scaled), -(2**11), 2**11 - 1)
     total = inner / 2**9 + bias
     outer = np.maximum(total, 0) * 2**6
-    passes = weights * (np.rint(outer) <= 255) * (total > 0)
+    passes = weights.astype(np.float64) * (np.rint(outer) <= 255) * (total > 0)
     step = np.where(np.rint(outer) <= 255, np.rint(outer) - outer, 255)
     assert np.array_equal(actual[1].numpy(), passes * inside)
     expected = [

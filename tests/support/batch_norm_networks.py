@@ -78,13 +78,18 @@ class Builder:
         return onnx_ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
 
 
-def every_layer(seed: int = 0) -> onnx_ir.Model:
-    """Conv with a bias, depthwise Conv, ConvTranspose whole and in groups, Gemm and MatMul: each with its batch norm."""
+def every_layer(seed: int = 0, source: str = "net/bn3/FusedBatchNormV3") -> onnx_ir.Model:
+    """Conv with a bias, depthwise Conv, ConvTranspose whole and in groups, Gemm and MatMul: each with its batch norm.
+
+    Args:
+        seed: of all numbers.
+        source: the TensorFlow node that one of the batch norms comes from.
+    """
     net = Builder(seed)
     x = net.op("Relu", net.norm(net.layer("Conv", "x", "conv", (4, 3, 3, 3), 4, pads=[1] * 4), "bn1", 4), name="r1")
     x = net.op("Relu", net.norm(net.layer("Conv", x, "dw", (8, 1, 3, 3), pads=[1] * 4, group=4), "bn2", 8), name="r2")
     up = net.layer("ConvTranspose", x, "up", (8, 6, 3, 3), 6, strides=[2, 2], pads=[1] * 4)
-    x = net.op("Relu", net.norm(up, "bn3", 6, source="net/bn3/FusedBatchNormV3"), name="r3")
+    x = net.op("Relu", net.norm(up, "bn3", 6, source), name="r3")
     x = net.norm(net.layer("ConvTranspose", x, "grouped", (6, 4, 2, 2), strides=[2, 2], group=2), "bn4", 8)
     x = net.op("Flatten", net.op("GlobalAveragePool", net.op("Relu", x, name="r4"), name="pool"), name="flat")
     x = net.op("Relu", net.norm(net.layer("Gemm", x, "dense", (8, 10), 10), "bn5", 10), name="r5")

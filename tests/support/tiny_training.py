@@ -2,8 +2,8 @@
 
     python tiny_training.py '{"strategy": "none", "folder": "...", ...}'
 
-writes `step N` after every step, and a JSON object at the end: steps, resumed_from, interrupted, log2_t, a hash and the norms of weights.
-A typed error is `error: ...` and exit status 2.
+writes `step N` after every step, and a JSON object at the end: steps, resumed_from, interrupted, log2_t, and a hash and the norms
+of the weights. A typed error is `error: ...` and exit status 2.
 """
 
 from __future__ import annotations
