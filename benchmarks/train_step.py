@@ -4,8 +4,8 @@
     python benchmarks/train_step.py resnet50 --contracts layer16 --ways float native composed --repeats 5
 
 A step is forward, backward to weights and thresholds, and an Adam update of both; batch norms are folded. The ways take turns
-in one process, and the median of each turn's ratio to float is what counts; on a busy machine the ratio of the fastest turns is
-the steadier number. Peak memory is that of a process of its own for each way, TensorFlow included.
+in one process, and the median of each turn's ratio to float is what counts; processor time, of all threads together, is the
+steadier number where other work shares the machine. Peak memory is that of a process of its own for each way, with TensorFlow.
 
 Ways: `native` and `xla` are the two forms of `kernels/epilogue.py`, `composed` is operator by operator, `fakequant` puts
 TensorFlow's FakeQuant operators in the same places (bounds from the same thresholds, ties rounded up).
@@ -122,22 +122,27 @@ def report(name: str, contract: str, file: Path, arguments: argparse.Namespace) 
     batch = arguments.batch or network.batch
     times = run_child(file, batch, arguments.repeats, arguments.ways)
     memory = {way: run_child(file, batch, 2, [way])["megabytes"] for way in arguments.ways}
-    rows, ratios = [], {}
+    rows, ratios, processor = [], {}, {}
     for way in arguments.ways:
-        turns = sorted(a / b for a, b in zip(times["seconds"][way], times["seconds"]["float"], strict=True))
-        ratios[way] = statistics.median(turns)
+        turns, used = (of_float(times[clock], way) for clock in ("seconds", "processor"))
+        ratios[way], processor[way] = statistics.median(turns), statistics.median(used)
         middle = f"{turns[len(turns) // 4]:.2f} .. {turns[-1 - len(turns) // 4]:.2f}"
         seconds = 1000 * statistics.median(times["seconds"][way])
-        fastest = min(times["seconds"][way]) / min(times["seconds"]["float"])
-        rows.append((way, seconds, ratios[way], middle, fastest, times["tracing"][way], memory[way], memory[way] / memory["float"]))
-    columns = ("way", "median ms", "of float", "middle half", "fastest of fastest", "tracing s", "peak MB", "of float's")
+        megabytes = memory[way] / memory["float"]
+        rows.append((way, seconds, ratios[way], middle, processor[way], times["tracing"][way], memory[way], megabytes))
+    columns = ("way", "median ms", "of float", "middle half", "processor time", "tracing s", "peak MB", "of float's")
     title = f"{network.title}, {contract}, batch {batch}, {arguments.repeats} turns; aim {network.aim}"
     console = make_console()
     console.print(table(title, columns, rows))
     console.print(f"layers in float64: {times['wide']}")
     RESULTS.mkdir(exist_ok=True)
-    content = {"batch": batch, "aim": network.aim, "ratios": ratios, "megabytes": memory, **times}
+    content = {"batch": batch, "aim": network.aim, "ratios": ratios, "processor_ratios": processor, "megabytes": memory, **times}
     (RESULTS / f"train_step_{name}_{contract}.json").write_text(json.dumps(content, indent=1))
+
+
+def of_float(times: dict[str, list[float]], way: str) -> list[float]:
+    """The ratios of the turns, sorted."""
+    return sorted(a / b for a, b in zip(times[way], times["float"], strict=True))
 
 
 def run_child(file: Path, batch: int, repeats: int, ways: list[str]) -> dict[str, Any]:
@@ -171,15 +176,16 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         tracing[way] = time.perf_counter() - began
         for _ in range(2):  # the first run compiles and optimizes
             steps[way](images)
-    seconds: dict[str, list[float]] = {way: [] for way in steps}
+    seconds, processor = ({way: list[float]() for way in steps} for _ in range(2))
     for turn in range(arguments.repeats):
         for way in list(steps) if turn % 2 else reversed(steps):  # none is always the first of its turn
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             steps[way](images).numpy()
             seconds[way].append(time.perf_counter() - began)
+            processor[way].append(time.process_time() - used)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    return {"seconds": seconds, "tracing": tracing, "megabytes": peak, "wide": len(model.wide_layers())}
+    return {"seconds": seconds, "processor": processor, "tracing": tracing, "megabytes": peak, "wide": len(model.wide_layers())}
 
 
 def step(model: Any, name: str, way: str) -> Any:

@@ -265,8 +265,14 @@ class TunedWalk(Walk):
         quantizer = self.quantizers[name_of(layer.weight)]
         weights = layer.stacked(weights_of(layer)).astype(np.float64)
         bias = None if layer.bias is None else _bias_of(layer.bias, len(weights))
-        found = reconstruct(rows, weights, bias, quantizer.bits, lowest_exponent=self._lowest(layer), sweeps=0 if quick else SWEEPS)
-        self._keep_better(layer, rows, found, bias)
+        lowest, sweeps = self._lowest(layer), 0 if quick else SWEEPS
+        with np.errstate(over="ignore", invalid="ignore"):  # losses beyond float32 are not better than any other
+            try:
+                found = reconstruct(rows, weights, bias, quantizer.bits, lowest_exponent=lowest, sweeps=sweeps)
+            except np.linalg.LinAlgError as error:
+                logger.debug("%s keeps its static weights: %s", name_of(layer.weight), error)
+                return
+            self._keep_better(layer, rows, found, bias)
 
     def _keep_better(self, layer: TunableLayer, rows: Rows, found: Reconstruction, bias: npt.NDArray[np.float64] | None) -> None:
         """Takes the new weights if they are better than the static ones on the images kept back."""

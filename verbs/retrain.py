@@ -168,6 +168,7 @@ def retrain(
         network, schedule.batch, augmentation, seed, label_offset, classes=expected.classes, steps_per_epoch=steps_per_epoch
     )
     check_batches(batches, schedule.batch, distribution.num_replicas_in_sync, expected.needs_labels)
+    data.check_labels(expected.classes, label_offset, needed=expected.needs_labels)
     calibrate = partial(calibrate_prepared, method=method, percentile=percentile, parallel=parallel, progress=progress)
     if mode != "float":
         calibrated = calibrate(prepared, weight_method=weight_method)

@@ -82,6 +82,25 @@ class TrainingData:
             return FromTfData(self.train, inputs, batch_size, steps_per_epoch=steps_per_epoch, label_offset=label_offset)
         return Shuffled(self.train, next(iter(inputs)), batch_size, seed, augment, classes=classes, label_offset=label_offset)
 
+    def check_labels(self, classes: int | None, label_offset: int, *, needed: bool) -> None:
+        """Refuses labels of the selection and the test data that are no classes, where they are in memory; else they are when read.
+
+        Args:
+            classes: that labels must be among; None for any.
+            label_offset: output index of class 0.
+            needed: whether the selection data must have labels.
+
+        Raises:
+            DataError: no labels, or a label that is no class.
+        """
+        if needed and self.select is not None and self.select.all_labels is None:
+            raise DataError(
+                f"{self.select.source}: selection data with labels is expected, as of the training data. Received: none"
+            )
+        for data in (self.select, self.test):
+            if data is not None:
+                Shuffled(data, "", 1, 0, classes=classes, label_offset=label_offset)
+
     def selection(
         self, network: RegeneratedModel, batch_size: int, label_offset: int
     ) -> Callable[[], Iterator[tuple[Feeds, Labels]]] | None:

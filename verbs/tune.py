@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 MINUTES: Final = 5.0
 """Default time budget."""
 
+_FULL: Final = 0.6
+"""Share of the budget for the full treatment; the rest is for the quick version of the layers left, and for judging."""
+
 _JUDGED: Final = 100
 """At most so many examples judge the whole network."""
 
@@ -115,7 +118,7 @@ def tune(
         method=method,
         percentile=percentile,
         given=given,
-        deadline=began + 60 * minutes,
+        deadline=began + 60 * minutes * _FULL,
         seed=seed,
         progress=progress,
     )

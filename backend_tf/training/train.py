@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tensorflow as tf
 
 from ...ir import UsageError
@@ -132,7 +133,8 @@ def train(
             interrupted = loop.run()
         except NotFiniteError as error:
             feeds = batches.batch(error.step, parts[0][0], parts[1])[0]
-            where = first_not_finite(model, feeds, state.thresholds(), error.phase.quantized) or "the loss itself"
+            with np.errstate(all="ignore"):
+                where = first_not_finite(model, feeds, state.thresholds(), error.phase.quantized) or "the loss itself"
             found = end(best=True)
             raise DivergedError(
                 f"training: the loss of step {error.step} is not finite; what blew up first is {where}. The state of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_retraining_gives_back_what_static_int4_loses(retrained: Retraining) -> 
     assert found["float"] > 0.95
     assert found["static"] < 0.6
     assert found["retrained"] > 0.85
-    assert retrained.tested_on == "400 examples of an array of 400 examples"[: len(retrained.tested_on)] or retrained.tested_on
+    assert retrained.tested_on.startswith("400 examples of ")
     assert retrained.calibrated_on == "50 of the training examples"
 
 
@@ -118,8 +119,8 @@ def test_progress_counts_every_step_and_shows_loss_and_validation(retrained: Ret
     text = training[-1][2]
     assert text.startswith("training, loss 0.") and ", top-1 " in text
     assert any("validating 128/130" in text for _, _, text in training)
-    others = [what for _, _, what in heard.progress if not what.startswith("training")]
-    assert set(others) == {"decided", "evaluating"}
+    others = {what for _, _, what in heard.progress} - {what for _, _, what in training}
+    assert {"calibration data", "evaluating"} <= others
 
 
 def test_the_listener_is_told_too(retrained: Retraining, heard: Heard) -> None:
@@ -132,7 +133,11 @@ def test_the_listener_is_told_too(retrained: Retraining, heard: Heard) -> None:
 def float_mode(model: onnx_ir.Model) -> Retraining:
     """Eight steps without quantizers."""
     return run(
-        model, mode="float", schedule=replace(SCHEDULE, steps=8), test=open_array(digits().test, labels=digits().test_labels)
+        model,
+        mode="float",
+        select=None,
+        schedule=replace(SCHEDULE, steps=8),
+        test=open_array(digits().test, labels=digits().test_labels),
     )
 
 
@@ -165,7 +170,7 @@ def test_a_fine_tuned_float_network_can_be_quantized(fine_tuned: Retraining, lay
 def test_a_loss_that_is_not_finite_keeps_the_best_state(model: onnx_ir.Model, tmp_path: Path) -> None:
     wild = Schedule(batch=32, steps=12, weight_lr=1e38, weight_optimizer="sgd-momentum", validate_every=1)
     with pytest.raises(
-        StoppedError, match=r"loss of step 1 is not finite; what blew up first is 'bn2'.*depthwise.*step 0"
+        StoppedError, match=r"loss of step 1 is not finite; what blew up first is the weight 'bn1/beta'.*step 0 is kept"
     ) as stopped:
         run(model, mode="float", schedule=wild, folder=tmp_path)
     assert isinstance(stopped.value, TqtOnnxError)
@@ -174,7 +179,9 @@ def test_a_loss_that_is_not_finite_keeps_the_best_state(model: onnx_ir.Model, tm
     session = onnxruntime.InferenceSession(to_bytes(kept.model))
     expected = onnxruntime.InferenceSession(to_bytes(model)).run(None, {"image": digits().test})
     np.testing.assert_allclose(session.run(None, {"image": digits().test})[0], expected[0], rtol=0, atol=1e-5)
-    assert kept.to_dict()["training"]["history"][1]["loss"] is None  # NaN is no JSON
+    nowhere = replace(kept.training, history=(replace(kept.training.history[0], loss=float("nan")),))
+    assert nowhere.to_dict()["history"][0]["loss"] is None  # NaN is no JSON
+    json.dumps(kept.to_dict(), allow_nan=False)
 
 
 def test_an_interrupted_training_measures_no_test_data(model: onnx_ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,0 @@
-"""Repair of a statically quantized network from unlabelled images, layer by layer."""
