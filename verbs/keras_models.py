@@ -16,7 +16,7 @@ from ..calibrate import PERCENTILE
 from ..ir import ModelError, UsageError, atomic_path
 from ..passes import BitWidths
 from .quantize import Prepared, Quantization, calibrate_prepared, check_methods, decide_trained, finish, lowered, prepare
-from .sources import Data, Feeder, Progress, open_model
+from .sources import Data, Progress, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -131,7 +131,7 @@ def from_keras(model: RegeneratedModel | str | os.PathLike[str]) -> Quantization
     graph = regenerated.quantizer_graph()
     unsigned = any(quantizer.role == "input" and not quantizer.signed for quantizer in graph.quantizers)
     widths = BitWidths(layer=16 if graph.contract == "layer16" else 32, unsigned_input=unsigned)
-    prepared = Prepared(regenerated.float_model(), graph, _NoData(), widths, {})
+    prepared = Prepared(regenerated.float_model(), graph, None, widths, {})
     return finish(prepared, decide_trained(prepared, regenerated.log2_thresholds()))
 
 
@@ -154,10 +154,3 @@ def save_keras(model: Any, path: str | os.PathLike[str], *, force: bool = False)
         finally:
             named.unlink(missing_ok=True)
     return Path(path)
-
-
-class _NoData(Feeder):
-    """No examples: thresholds come from training."""
-
-    def __init__(self) -> None:
-        self.inputs, self._datasets = [], {}

@@ -116,19 +116,20 @@ class Prepared:
     Attributes:
         model: optimized and lowered, still float.
         graph: its quantizers, without exponents.
-        feeder: the calibration data.
+        feeder: the calibration data; None where thresholds come from elsewhere.
         widths: bits and contract.
         given: thresholds that came with the source (FakeQuant nodes), by share group.
     """
 
     model: onnx_ir.Model
     graph: QuantizerGraph
-    feeder: Feeder
+    feeder: Feeder | None
     widths: BitWidths
     given: dict[str, float]
 
     def feeds(self) -> Iterator[Feeds]:
         """The calibration data, batch by batch; inputs that were declared unsigned are checked."""
+        assert self.feeder is not None
         return _signed_as_stated(self.feeder, self.widths)
 
 
@@ -371,7 +372,7 @@ def finish(prepared: Prepared, calibrated: Calibrated) -> Quantization:
         calibrated.graph,
         calibrated.log2_thresholds,
         left,
-        len(prepared.feeder),
+        0 if prepared.feeder is None else len(prepared.feeder),
         tuple(sorted(prepared.given)),
         tables,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from bad_files import dense_network, write
 from onnx import helper
@@ -39,7 +40,12 @@ TRAIN = f"{RETRAIN} --train {{d}}/xy.npz"
         ("--train {d}/xy.npz --select nan", "1 to 7 of its 8 examples"),
         ("--train {d}/xy.npz --select nonsense", "nonsense: no such file or folder"),
         ("--train {d}/xy.npz --select 0 --keep best", "--keep best needs data to select by. Received: --select 0"),
-        ("--train {d}/xy.npz --select {d}/x.npy", "training with labels needs labels here too"),
+        (
+            "--train {d}/xy.npz --select {d}/x.npy",
+            "x.npy: selection data with labels is expected, as of the training data. Received: none",
+        ),
+        ("--train {d}/xy.npz --select {t}/beyond.npz", "beyond.npz: labels 0..1 are expected (2 classes, label offset 0"),
+        ("--train {d}/xy.npz --test {t}/beyond.npz", "beyond.npz: labels 0..1 are expected (2 classes, label offset 0"),
         ("--train {d}/xy.npz --calibration {d}/none.npy", "none.npy: no such file or folder"),
         ("--train {d}/xy.npz --augment nonsense", "flip, pad[=PIXELS], crop[=SHARE] and colour[=MAGNITUDE]"),
         ("--train {d}/xy.npz --augment flip", "augmentation wants images [H, W, C]"),
@@ -61,7 +67,8 @@ TRAIN = f"{RETRAIN} --train {{d}}/xy.npz"
         ("--train {d}/xy.npz --folder {t}/o.onnx", "o.onnx: is the file to write; another name is expected for --folder"),
     ],
 )
-def test_what_cannot_be_trained(refused: Refused, dense: Path, options: str, says: str) -> None:
+def test_what_cannot_be_trained(refused: Refused, dense: Path, tmp_path: Path, options: str, says: str) -> None:
+    np.savez(tmp_path / "beyond.npz", x=np.ones((4, 3), np.float32), y=[0, 1, 2, 0])
     assert says in refused(f"{RETRAIN} {options}", d=dense)
 
 
@@ -88,9 +95,7 @@ def test_models_that_cannot_be_trained(refused: Refused, dense: Path, tmp_path: 
     assert "none.onnx: no such file" in refused("quantize {t}/none.onnx -o {t}/o.onnx --retrain --train {d}/xy.npz", d=dense)
     assert "quantized already" in refused("quantize {d}/q.onnx -o {t}/o.onnx --retrain --train {d}/xy.npz", d=dense)
     assert "is the input too" in refused("quantize {d}/m.onnx -o {d}/m.onnx --force --retrain --train {d}/xy.npz", d=dense)
-    assert "is the input too" in refused(
-        "quantize {d}/m.onnx -o {t}/o.onnx --json {d}/xy.npz --retrain --train {d}/xy.npz", d=dense
-    )
+    assert "is another file of this command" in refused(f"{TRAIN} --json {{d}}/xy.npz", d=dense)
 
 
 def test_an_operator_that_tensorflow_has_no_counterpart_of(refused: Refused, dense: Path, tmp_path: Path) -> None:
@@ -111,11 +116,8 @@ def test_an_output_that_is_there_is_refused_before_anything_is_computed(
     monkeypatch.setattr("tqt_onnx.verbs.retrain.retrain", too_late)
     (tmp_path / "o.onnx").write_bytes(b"precious")
     assert "o.onnx: exists; give another name, or --force to overwrite it" in refused(TRAIN, d=dense)
-    assert (
-        "o.json: exists" in refused(f"{TRAIN} --force --json {{d}}/o.json", d=dense, t=tmp_path)
-        if (dense / "o.json").exists()
-        else 1
-    )
+    (tmp_path / "o.onnx").rename(tmp_path / "o.json")
+    assert "o.json: exists; give another name" in refused(f"{TRAIN} --json {{t}}/o.json", d=dense)
 
 
 VALUES = {"--strategy": "mirrored", "--mode": "weights", "--weight-optimizer": "rmsprop", "--weight-schedule": "cosine"}
@@ -181,7 +183,7 @@ def a_training_with_checkpoints(dense: Path, tmp_path_factory: pytest.TempPathFa
         ("--mode weights", "belongs to another mode"),
         ("--distill", "belongs to another loss"),
         ("--seed 1", "belongs to another"),
-        ("--weight-bits 4 --first-layer first", "belongs to another"),
+        ("--activation-bits 4", "belongs to another model"),
         ("--method max", "belongs to another model"),
     ],
 )
