@@ -8,7 +8,7 @@ from .geometry import CentralCrop, Geometry, Letterbox, ShorterSide, Shrink
 from .intervals import exact_mcnemar, paired_interval, wilson_interval
 from .preprocess import PREPROCESS, Preprocessing
 from .sources import listed_names, open_array, open_dataset
-from .splits import TrainingSplit, split_for_training
+from .splits import TrainingSplit, refuse_overlap, split_for_training
 from .training import Shuffled
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "open_array",
     "open_dataset",
     "paired_interval",
+    "refuse_overlap",
     "split_for_training",
     "wilson_interval",
 ]

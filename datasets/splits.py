@@ -59,15 +59,15 @@ def split_for_training(
         DataError: examples that are in two of the sets, or nothing would be left to train on or to select by.
     """
     if test is not None:
-        _refuse_overlap(dataset, test, "training", "test")
+        refuse_overlap(dataset, test, "training", "test")
     whole = _described(dataset, len(dataset))
     tested = "nothing" if test is None else _described(test, len(test))
     if select is None:
         return TrainingSplit(dataset, None, test, whole, "nothing", tested)
     if isinstance(select, Dataset):
-        _refuse_overlap(dataset, select, "training", "selection")
+        refuse_overlap(dataset, select, "training", "selection")
         if test is not None:
-            _refuse_overlap(select, test, "selection", "test")
+            refuse_overlap(select, test, "selection", "test")
         return TrainingSplit(dataset, select, test, whole, _described(select, len(select)), tested)
     held, by_class = hold_out(dataset, _count(dataset, select), seed)
     rest = dataset.without(held)
@@ -112,7 +112,18 @@ def shared_examples(one: Dataset, other: Dataset) -> list[str]:
     return [one.reader.name(row) for row, place in zip(one.rows.tolist(), _places(one), strict=True) if place in taken]
 
 
-def _refuse_overlap(one: Dataset, other: Dataset, name: str, other_name: str) -> None:
+def refuse_overlap(one: Dataset, other: Dataset, name: str, other_name: str) -> None:
+    """Refuses examples that would serve two purposes, as far as `shared_examples` sees them.
+
+    Args:
+        one: examples.
+        other: examples that must not be among them.
+        name: what `one` is for, in a word.
+        other_name: what `other` is for.
+
+    Raises:
+        DataError: naming the first example that is in both.
+    """
     shared = shared_examples(other, one)
     if shared:
         raise DataError(

@@ -32,25 +32,20 @@ class Variant:
     Attributes:
         mode: what is trained; None for static mode.
         weight: bits of the weights.
-        layer: contract.
         weight_method: where the thresholds of weights start.
     """
 
     mode: Literal["float", "weights", "thresholds", "both"] | None
     weight: int = 8
-    layer: Literal[16, 32] = 16
     weight_method: str = "mse"
 
 
 VARIANTS: Final = {
     "float, fine-tuned": Variant("float"),
     "int8 static": Variant(None),
-    "int8 thresholds": Variant("thresholds", weight_method="3sd"),
     "int8 weights": Variant("weights"),
     "int8 weights+thresholds": Variant("both", weight_method="3sd"),
-    "int8 weights+thresholds, layer 32": Variant("both", layer=32, weight_method="3sd"),
     "int4 static": Variant(None, weight=4),
-    "int4 thresholds": Variant("thresholds", weight=4, weight_method="3sd"),
     "int4 weights": Variant("weights", weight=4),
     "int4 weights+thresholds": Variant("both", weight=4, weight_method="3sd"),
 }
@@ -97,7 +92,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=default, help="folder of models and images (TQT_ONNX_DATA)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), help="rows to run")
-    parser.add_argument("--steps", type=int, default=2500, help="of every training: 4 epochs at the default batch size")
+    parser.add_argument("--steps", type=int, default=1875, help="of every training: 3 epochs at the default batch size")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--weight-lr", type=float, default=1e-4, help="down to zero by a cosine")
     arguments = parser.parse_args()
@@ -115,7 +110,7 @@ def in_memory(dataset: Dataset) -> Dataset:
 
 def run(variant: Variant, source: Any, train: Dataset, seed: int, arguments: argparse.Namespace) -> Any:
     """The model of one row."""
-    bits = tqt_onnx.BitWidths(weight=variant.weight, layer=variant.layer)
+    bits = tqt_onnx.BitWidths(weight=variant.weight)
     calibration = train.sample(100, seed=0)
     with progress_bar() as progress:
         if variant.mode is None:

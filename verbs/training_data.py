@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ..datasets import Augmentation, Dataset, Preprocessing, Shuffled, open_array, open_dataset, split_for_training
+from ..datasets import Augmentation, Dataset, Preprocessing, Shuffled, open_array, open_dataset, refuse_overlap, split_for_training
 from ..ir import DataError, UsageError, fed_inputs, name_of, static_shape
 from .sources import Data, Feeds, Labels, drawn
 
@@ -144,6 +144,9 @@ def training_data(
         if limit is not None or exclude is not None:
             raise UsageError(f"of a tf.data.Dataset nothing can be left out. Received: limit={limit}, exclude={exclude!r}")
         chosen, tested = (None if data is None else _open(model, data, preprocess) for data in (select, test))
+        if chosen is not None and tested is not None:
+            refuse_overlap(chosen, tested, "selection", "test")
+        _refuse_calibration(model, calibration, tested)
         return TrainingData(
             train,
             chosen,
@@ -162,6 +165,7 @@ def training_data(
     if select is not None and held is None:
         held = _open(model, select, preprocess)
     split = split_for_training(dataset, held, test=None if test is None else _open(model, test, preprocess), seed=seed)
+    _refuse_calibration(model, calibration, split.test)
     calibrated_on = "data of its own"
     if calibration is None:
         calibration = split.train.sample(min(CALIBRATION, len(split.train)), seed)
@@ -176,6 +180,12 @@ def training_data(
         split.tested_on,
         calibrated_on,
     )
+
+
+def _refuse_calibration(model: onnx_ir.Model, calibration: Data | None, test: Dataset | None) -> None:
+    """Thresholds from the test data would make the accuracies on them look better than they are."""
+    if calibration is not None and test is not None and not isinstance(calibration, Mapping):
+        refuse_overlap(_open(model, calibration, "none"), test, "calibration", "test")
 
 
 def _open(

@@ -32,6 +32,7 @@ TRAIN = f"{RETRAIN} --train {{d}}/xy.npz"
         ("--train {d}/xy.npz --label-offset 1", "labels 0..0 are expected (2 classes, label offset 1"),
         ("--train {d}/xy.npz --label-offset -1", "labels 1..2 are expected (2 classes, label offset -1"),
         ("--train {d}/xy.npz --test {d}/xy.npz", "test data that is no training data is expected"),
+        ("--train {t}/beyond.npz --test {d}/xy.npz --calibration {d}/xy.npz", "test data that is no calibration data is expected"),
         ("--train {d}/xy.npz --select {d}/xy.npz", "selection data that is no training data is expected"),
         ("--train {d}/xy.npz --test {d}/none.npz", "none.npz: no such file or folder"),
         ("--train {d}/xy.npz --select 1.5", "1 to 7 of its 8 examples, or a share between 0 and 1, can be held back"),

@@ -61,6 +61,8 @@ def test_examples_of_two_purposes_are_refused(model: onnx_ir.Model) -> None:
         opened(model, (x, y), select=own)
     with pytest.raises(DataError, match="test data that is no selection data is expected"):
         opened(model, (x[20:], y[20:]), select=own, test=own)
+    with pytest.raises(DataError, match="test data that is no calibration data is expected"):
+        opened(model, (x[20:], y[20:]), calibration=x[:10], test=own)
 
 
 def test_of_a_pipeline_nothing_is_held_back_or_left_out(model: onnx_ir.Model) -> None:
