@@ -16,6 +16,7 @@ from .tables import (
     island_table,
 )
 from .training import threshold_table, training_lines, training_table, validation_table
+from .tuning import nearness_line, tuned_table
 
 __all__ = [
     "Progress",
@@ -32,6 +33,7 @@ __all__ = [
     "island_table",
     "layer_table",
     "make_console",
+    "nearness_line",
     "noise_table",
     "own_noise_table",
     "printable",
@@ -42,6 +44,7 @@ __all__ = [
     "tie_table",
     "training_lines",
     "training_table",
+    "tuned_table",
     "unmatched_table",
     "validation_table",
 ]

@@ -18,6 +18,7 @@ from ..report import (
     island_table,
     layer_table,
     make_console,
+    nearness_line,
     noise_table,
     own_noise_table,
     printable,
@@ -26,6 +27,7 @@ from ..report import (
     tie_table,
     training_lines,
     training_table,
+    tuned_table,
     unmatched_table,
 )
 
@@ -124,7 +126,27 @@ def show_quantization(result: Quantization, output: Path | None) -> None:
         console.print(function_table(result.tables))
     if result.islands:
         console.print(island_table(result.islands))
+    for part in _fidelity(result):
+        console.print(part)
     console.print(f"{output}: written" if output is not None else "nothing written: layers stay float and --strict was given")
+
+
+def _fidelity(result: Quantization) -> Iterator[RenderableType]:
+    """How near the float network it is, what tuning brought, and what to try where that is not near."""
+    if result.tuning is not None:
+        yield tuned_table(result.tuning.layers)
+        yield f"tuned in {result.tuning.seconds:.0f} s; on images kept back:"
+        yield f"  static: {nearness_line(result.tuning.before)}"
+        yield f"  tuned:  {nearness_line(result.tuning.after)}"
+        if result.tuning.kept == "static":
+            yield "tuning did not help: the static model is kept"
+    if result.agreement is None:
+        return
+    yield nearness_line(result.agreement)
+    if result.agreement.poor and result.tuning is None:
+        yield "that is poor: --tune repairs layers from the calibration data alone, --retrain trains the network (docs/training.md)"
+    elif result.agreement.poor:
+        yield "that is poor: more calibration images, more bits, or --retrain with training data may help (docs/training.md)"
 
 
 def show_training_graph(path: Path) -> None:
