@@ -14,14 +14,17 @@ from typing import Final
 import numpy as np
 
 from .fixed_point import bounds, ceil_log2
-from .ridge import STRENGTHS, Doubles, Moments, Rows, best_bias, choose_strength, predict, solve
-from .rounding import descend, with_feedback
+from .ridge import STRENGTHS, Doubles, Moments, Rows, Singles, best_bias, choose_strength, predict, solve
+from .rounding import Feedback, descend, with_feedback
 
 SWEEPS: Final = 3
 """Sweeps of coordinate descent over the integers of the best exponent."""
 
 LARGEST: Final = 2048
 """Inputs of one output up to which their Hessian is taken as a whole; above, cut into blocks of at most so many."""
+
+_FINALISTS: Final = 2
+"""Exponents that are compared after a sweep of coordinate descent, which changes little but the order of the best."""
 
 _OCTAVES: Final = 12
 """How far below the largest weight exponents are looked for."""
@@ -58,7 +61,14 @@ class Reconstruction:
 
 
 def reconstruct(
-    rows: Rows, weights: Doubles, bias: Doubles | None, bits: int, *, lowest_exponent: int = -102, sweeps: int = SWEEPS
+    rows: Rows,
+    weights: Doubles,
+    bias: Doubles | None,
+    bits: int,
+    *,
+    lowest_exponent: int = -102,
+    sweeps: int = SWEEPS,
+    strength: float | None = None,
 ) -> Reconstruction:
     """Weights and bias of one layer from what it should give.
 
@@ -69,17 +79,34 @@ def reconstruct(
         bits: width of the weights.
         lowest_exponent: no finer scale than this (Q5, or the room of an int32 bias: L11).
         sweeps: of coordinate descent; 0 is the quick version.
+        strength: of the pull; by default the rows kept back choose.
     """
     whole = weights.shape[1] <= LARGEST
-    strength = choose_strength(rows, weights, bias) if whole else STRENGTHS[0]
+    if strength is None or not whole:
+        strength = choose_strength(rows, weights, bias) if whole else STRENGTHS[0]
     problem = _Problem(rows.part(False), weights, bias, bits, strength, whole)
-    best = _best_exponent(problem, lowest_exponent, refine=bool(sweeps))
-    for _ in range(sweeps if whole else 0):
+    finalists = _best_exponents(problem, lowest_exponent)
+    if not (sweeps and whole):
+        return problem.result(problem.judged(finalists[0]))
+    swept = [problem.improved(problem.judged(each)) for each in finalists[:_FINALISTS]]
+    best = min(swept, key=lambda each: each.loss)
+    for _ in range(sweeps):
         found = problem.improved(best)
         if not found.loss < best.loss:
             break
         best = found
-    return best
+    return problem.result(best)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """Integers with the bias that fits them, their outputs float32 [G, P, O] and their loss."""
+
+    integers: Doubles
+    exponent: int
+    bias: Doubles | None
+    outputs: Singles
+    loss: float
 
 
 class _Problem:
@@ -87,65 +114,73 @@ class _Problem:
 
     def __init__(self, rows: Rows, weights: Doubles, bias: Doubles | None, bits: int, strength: float, whole: bool) -> None:
         self.rows, self.weights, self.bias, self.strength = rows, weights, bias, strength
+        self.few = rows.few()
         self.bounds = bounds(bits, True)
         self.bits = bits
-        self.whole = whole
+        self._whole = whole
         if whole:
             self._moments = Moments.of(rows, bias=bias is not None)
-            self.hessian = self._moments.pulled(strength)
+            self._hessian = self._moments.pulled(strength)
             self.fitted = solve(rows, self._moments, weights, bias, strength)[0]
         else:
             self.fitted = weights
-            self.hessian = _blocks(rows, strength, bias is not None)
+            self._hessian = _blocks(rows, strength, bias is not None)
+        self._feedback = Feedback.of(self._hessian)
 
-    def rounded(self, exponent: int) -> Reconstruction:
-        """On the grid of an exponent, by error feedback."""
+    def rounded(self, exponent: int) -> _Candidate:
+        """On the grid of an exponent, by error feedback; judged by few rows."""
         scaled = np.ldexp(self.fitted, -exponent)
-        if self.whole:
-            return self._with_bias(with_feedback(scaled, self.hessian, *self.bounds), exponent, self.bias)
+        if self._whole:
+            return self._candidate(self.few, with_feedback(scaled, self._feedback, *self.bounds), exponent)
         groups, inputs, outputs = scaled.shape
-        size = self.hessian.shape[1]
+        size = self._hessian.shape[1]
         cut = np.pad(scaled, ((0, 0), (0, -inputs % size), (0, 0))).reshape(-1, size, outputs)
-        integers = with_feedback(cut, self.hessian, *self.bounds).reshape(groups, -1, outputs)[:, :inputs]
-        return self._with_bias(integers, exponent, self.bias)
+        integers = with_feedback(cut, self._feedback, *self.bounds).reshape(groups, -1, outputs)[:, :inputs]
+        return self._candidate(self.few, integers, exponent)
 
-    def improved(self, found: Reconstruction) -> Reconstruction:
+    def judged(self, found: _Candidate) -> _Candidate:
+        """The same by all rows."""
+        return self._candidate(self.rows, found.integers, found.exponent)
+
+    def improved(self, found: _Candidate) -> _Candidate:
         """A sweep of coordinate descent; outputs that are clipped as they should be have no error, and targets that follow."""
-        moving = found.bias is not None
-        wanted = self.rows.wanted(predict(self.rows, found.weights, found.bias))
+        wanted = self.rows.wanted(found.outputs)
         pull = self._moments.pull(self.strength)[:, :, None]
-        right = np.ldexp(self._moments.cross(wanted, bias=moving) + pull * self.weights, -found.exponent)
-        integers = descend(found.integers, right, self.hessian, *self.bounds)
-        return self._with_bias(integers, found.exponent, found.bias)
+        right = np.ldexp(self._moments.cross(wanted, bias=found.bias is not None) + pull * self.weights, -found.exponent)
+        swept = self._candidate(self.rows, descend(found.integers, right, self._hessian, *self.bounds), found.exponent)
+        return min(found, swept, key=lambda each: each.loss)
 
-    def _with_bias(self, integers: Doubles, exponent: int, bias: Doubles | None) -> Reconstruction:
-        weights = np.ldexp(integers, exponent)
-        outputs = predict(self.rows, weights, None)
-        if bias is not None:
-            bias = best_bias(self.rows, outputs)
+    def result(self, found: _Candidate) -> Reconstruction:
+        """What is handed out."""
+        return Reconstruction(found.integers, found.exponent, found.bias, self.strength, found.loss)
+
+    def _candidate(self, rows: Rows, integers: Doubles, exponent: int) -> _Candidate:
+        outputs = predict(rows, np.ldexp(integers, exponent), None)
+        bias = None
+        if self.bias is not None:
+            bias = best_bias(rows, outputs)
             outputs += bias.astype(np.float32)[:, None, :]
-        return Reconstruction(integers, exponent, bias, self.strength, self.rows.loss_of(outputs))
+        return _Candidate(integers, exponent, bias, outputs, rows.loss_of(outputs))
 
 
-def _best_exponent(problem: _Problem, lowest_exponent: int, *, refine: bool) -> Reconstruction:
-    """The exponent with the smallest loss; where the data cannot tell, the one whose weights are closest to the given ones."""
+def _best_exponents(problem: _Problem, lowest_exponent: int) -> list[_Candidate]:
+    """Exponents with the smallest loss first; where the data cannot tell, the one whose weights are closest to the given ones."""
     largest = float(np.abs(problem.fitted).max(initial=0.0))
     top = max((ceil_log2(largest) if largest > 0 else 0) + 2 - problem.bits, lowest_exponent)
-    best = None
-    target = problem.rows.clipped(problem.rows.target)
+    target = problem.few.clipped(problem.few.target)
     noise = _NOISE * float(np.mean(np.square(target), dtype=np.float64)) if target.size else 0.0
+    found: list[_Candidate] = []
     for exponent in range(top, max(top - _OCTAVES, lowest_exponent - 1), -1):
-        found = problem.rounded(exponent)
-        if refine and problem.whole:
-            found = min(found, problem.improved(found), key=lambda each: each.loss)
-        if best is None or found.loss < best.loss - noise:
-            best = found
-        elif abs(found.loss - best.loss) <= noise:
-            best = min(best, found, key=lambda each: float(np.square(each.weights - problem.weights).sum()))
-        elif found.loss > _HOPELESS * best.loss:
+        found.append(problem.rounded(exponent))
+        if found[-1].loss > _HOPELESS * min(each.loss for each in found) + noise:
             break
-    assert best is not None
-    return best
+    least = min(each.loss for each in found)
+
+    def rank(each: _Candidate) -> tuple[float, float]:
+        distance = float(np.square(np.ldexp(each.integers, each.exponent) - problem.weights).sum())
+        return (0.0, distance) if each.loss <= least + noise else (each.loss, distance)
+
+    return sorted(found, key=rank)
 
 
 def _blocks(rows: Rows, strength: float, bias: bool) -> Doubles:

@@ -7,6 +7,7 @@ dense layer is one group. All groups are solved side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +22,9 @@ STRENGTHS: Final = (0.003, 0.03, 0.3, 3.0, 30.0, 300.0)
 
 _BIAS_STEPS: Final = 2
 """How often the bias follows the outputs that are clipped as they should be; each step lowers the loss."""
+
+_FEW: Final = 2048
+"""Rows that are enough to compare strengths, or exponents, with each other."""
 
 _NOTHING: Final = 1e-9
 """Smallest pull relative to the largest variance of a group: inputs that never vary keep their weights."""
@@ -49,6 +53,14 @@ class Rows:
         chosen = self.held == held
         return Rows(self.data[:, chosen], self.target[:, chosen], self.held[chosen], self.low, self.high)
 
+    def few(self) -> Rows:
+        """Evenly chosen ones, where there are many."""
+        count = self.held.size
+        if count <= _FEW:
+            return self
+        chosen = np.linspace(0, count - 1, _FEW).astype(np.int64)
+        return Rows(self.data[:, chosen], self.target[:, chosen], self.held[chosen], self.low, self.high)
+
     def clipped(self, outputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """What the activation makes of these outputs."""
         return np.asarray(np.clip(outputs, self.low, self.high))
@@ -64,15 +76,30 @@ class Rows:
 
     def loss_of(self, outputs: Singles) -> float:
         """The same for outputs that are known, float32 [G, P, O]."""
-        error = np.square(np.clip(outputs, self.low, self.high) - np.clip(self.target, self.low, self.high))
-        return float(np.mean(error, dtype=np.float64)) if error.size else 0.0
+        error = np.clip(outputs, self.low, self.high)
+        error -= self._clipped_target
+        return float(np.mean(np.square(error, out=error), dtype=np.float64)) if error.size else 0.0
+
+    @cached_property
+    def _clipped_target(self) -> Singles:
+        return np.clip(self.target, self.low, self.high)
 
     def wanted(self, outputs: Singles) -> Singles:
         """The closest outputs that are right behind the activation: where the target is clipped, so is much else."""
-        if not (np.isfinite(self.low) or np.isfinite(self.high)):
+        if not self._clips:
             return self.target
-        wanted = np.where(self.target <= self.low, np.minimum(outputs, np.float32(self.low)), self.target)
-        return np.asarray(np.where(self.target >= self.high, np.maximum(outputs, np.float32(self.high)), wanted))
+        return np.clip(outputs, *self._right)
+
+    @property
+    def _clips(self) -> bool:
+        return bool(np.isfinite(self.low) or np.isfinite(self.high))
+
+    @cached_property
+    def _right(self) -> tuple[Singles, Singles]:
+        """From where to where an output is right."""
+        low, high = np.float32(self.low), np.float32(self.high)
+        lowest = np.where(self.target <= low, np.float32(-np.inf), np.minimum(self.target, high))
+        return lowest, np.where(self.target >= high, np.float32(np.inf), np.maximum(self.target, low))
 
 
 def predict(rows: Rows, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> Singles:
@@ -135,10 +162,13 @@ def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, 
     Returns:
         Weights and bias (None where there was none).
     """
-    missing = rows.target - predict(rows, weights, bias)
-    moved = np.linalg.solve(moments.pulled(strength), moments.cross(missing, bias=bias is not None))
-    fitted = weights + moved
+    fitted = weights + np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias))
     return fitted, None if bias is None else best_bias(rows, predict(rows, fitted, None))
+
+
+def _missing(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None) -> Doubles:
+    """The right hand side of the normal equations, of what the given weights leave over."""
+    return moments.cross(rows.target - predict(rows, weights, bias), bias=bias is not None)
 
 
 def best_bias(rows: Rows, outputs: Singles) -> Doubles:
@@ -149,9 +179,9 @@ def best_bias(rows: Rows, outputs: Singles) -> Doubles:
         outputs: float32 [G, P, O] without any bias.
     """
     bias = (rows.target - outputs).mean(axis=1, dtype=np.float64)
-    for _ in range(_BIAS_STEPS if np.isfinite(rows.low) or np.isfinite(rows.high) else 0):
+    for _ in range(_BIAS_STEPS if rows._clips else 0):
         moved = outputs + bias.astype(np.float32)[:, None, :]
-        bias = bias + (rows.wanted(moved) - moved).mean(axis=1, dtype=np.float64)
+        bias = bias + np.subtract(rows.wanted(moved), moved, out=moved).mean(axis=1, dtype=np.float64)
     return np.asarray(bias)
 
 
@@ -163,6 +193,11 @@ def choose_strength(rows: Rows, weights: Doubles, bias: Doubles | None) -> float
     seen, held = rows.part(False), rows.part(True)
     if not held.data.shape[1] or not seen.data.shape[1]:
         return STRENGTHS[len(STRENGTHS) // 2]
-    moments = Moments.of(seen, bias=bias is not None)
-    losses = [held.loss(*solve(seen, moments, weights, bias, strength)) for strength in STRENGTHS]
-    return STRENGTHS[int(np.argmin(losses))]
+    moments, few = Moments.of(seen, bias=bias is not None), seen.few()
+    missing = _missing(seen, moments, weights, bias)
+
+    def loss(strength: float) -> float:
+        fitted = weights + np.linalg.solve(moments.pulled(strength), missing)
+        return held.loss(fitted, None if bias is None else best_bias(few, predict(few, fitted, None)))
+
+    return min(STRENGTHS, key=loss)

@@ -8,6 +8,7 @@ Both respect the bounds of the integers, and weights that saturate are made up f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -19,12 +20,33 @@ _BLOCK: Final = 32
 """Inputs whose effects are brought to all others together: one matrix product instead of many rank-one updates."""
 
 
-def with_feedback(weights: Doubles, hessian: Doubles, lowest: int, highest: int) -> Doubles:
-    """Integers by error feedback, inputs with the largest variance first.
+@dataclass(frozen=True)
+class Feedback:
+    """Where the errors of rounding go: of one Hessian, for any weights.
+
+    Attributes:
+        order: int [G, K], inputs with the largest variance first.
+        upper: float64 [G, K, K], `inverse = upper^T upper` of the Hessian in this order.
+    """
+
+    order: npt.NDArray[np.intp]
+    upper: Doubles
+
+    @classmethod
+    def of(cls, hessian: Doubles) -> Feedback:
+        """Of a Hessian [G, K, K], positive definite."""
+        groups = np.arange(len(hessian))[:, None, None]
+        order = np.argsort(-np.einsum("gkk->gk", hessian), axis=1, kind="stable")
+        ordered = hessian[groups, order[:, :, None], order[:, None, :]]
+        return cls(order, np.linalg.cholesky(np.linalg.inv(ordered)).swapaxes(1, 2))
+
+
+def with_feedback(weights: Doubles, feedback: Feedback, lowest: int, highest: int) -> Doubles:
+    """Integers by error feedback.
 
     Args:
         weights: [G, K, O], in units of the step.
-        hessian: [G, K, K], positive definite.
+        feedback: of the layer's Hessian.
         lowest: smallest integer.
         highest: largest.
 
@@ -32,9 +54,7 @@ def with_feedback(weights: Doubles, hessian: Doubles, lowest: int, highest: int)
         Whole numbers [G, K, O] within the bounds.
     """
     groups, size = np.arange(len(weights))[:, None], weights.shape[1]
-    order = np.argsort(-np.einsum("gkk->gk", hessian), axis=1, kind="stable")
-    ordered = hessian[groups[:, :, None], order[:, :, None], order[:, None, :]]
-    upper = np.linalg.cholesky(np.linalg.inv(ordered)).swapaxes(1, 2)  # inverse = upper^T upper
+    order, upper = feedback.order, feedback.upper
     rest = weights[groups, order]
     rounded = np.empty_like(rest)
     for start in range(0, size, _BLOCK):

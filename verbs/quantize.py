@@ -58,6 +58,9 @@ SCHEMA: Final = "tqt_onnx.quantization/1"
 _ATTEMPTS: Final = 3
 """Calibrations at most: a second one where a bias needs room, a third where that moved the scale of the layer's input."""
 
+JUDGED: Final = 50
+"""Calibration examples on which the agreement with the float network is measured: enough to tell a collapse from a small loss."""
+
 BATCH: Final = 8
 """Images run at once while calibrating: bounds memory, and is enough to keep the cores busy."""
 
@@ -224,12 +227,14 @@ def quantize(
     )
     repaired = replace(prepared, model=tuned.model)
     found = finish(repaired, decide_trained(repaired, tuned.log2_thresholds))
-    return replace(measured(prepared, found), tuning=tuned.report)
+    return replace(found, agreement=tuned.report.final, tuning=tuned.report)  # on images that were kept back
 
 
 def measured(prepared: Prepared, quantization: Quantization) -> Quantization:
-    """The same with its agreement with the float network, on some of the calibration data."""
-    found = agreement(prepared.model, quantization.model, prepared.feeds())
+    """The same with its agreement with the float network, on some of the calibration data, evenly spaced."""
+    assert prepared.feeder is not None
+    chosen = prepared.feeder.spread(JUDGED)
+    found = agreement(prepared.model, quantization.model, chosen.feeds(chosen.rows(BATCH)))
     return replace(quantization, agreement=found)
 
 
@@ -380,7 +385,7 @@ def finish(prepared: Prepared, calibrated: Calibrated) -> Quantization:
 
 def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Iterator[Feeds]:
     """The feeds; inputs that were declared unsigned are checked, since a negative one would silently become 0."""
-    for feeds in feeder.feeds(BATCH):
+    for feeds in feeder.feeds(feeder.rows(BATCH)):
         if widths.unsigned_input:
             _refuse_negative(feeds)
         yield feeds

@@ -135,14 +135,15 @@ def _fidelity(result: Quantization) -> Iterator[RenderableType]:
     """How near the float network it is, what tuning brought, and what to try where that is not near."""
     if result.tuning is not None:
         yield tuned_table(result.tuning.layers)
-        yield f"tuned in {result.tuning.seconds:.0f} s; on images kept back:"
+        yield f"tuned in {result.tuning.seconds:.0f} s; on images kept back, which only chose how far each layer moved:"
         yield f"  static: {nearness_line(result.tuning.before)}"
         yield f"  tuned:  {nearness_line(result.tuning.after)}"
         if result.tuning.kept == "static":
             yield "tuning did not help: the static model is kept"
     if result.agreement is None:
         return
-    yield nearness_line(result.agreement)
+    if result.tuning is None:
+        yield nearness_line(result.agreement)
     if result.agreement.poor and result.tuning is None:
         yield "that is poor: --tune repairs layers from the calibration data alone, --retrain trains the network (docs/training.md)"
     elif result.agreement.poor:

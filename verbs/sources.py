@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -75,6 +77,19 @@ class Feeder:
         """Feeds by input name, and int64 labels [n] or None (several inputs have none)."""
         for parts in zip(*(dataset.batches(batch_size) for dataset in self._datasets.values()), strict=True):
             yield {name: inputs for name, (inputs, _) in zip(self._datasets, parts, strict=True)}, parts[0][1]
+
+    def rows(self, otherwise: int) -> int:
+        """How many examples a batch has: what the model's inputs fix, else the number given."""
+        fixed = [shape[0] for value in self.inputs if (shape := static_shape(value)) and shape[0] is not None]
+        return fixed[0] if fixed else otherwise
+
+    def spread(self, count: int) -> Feeder:
+        """About `count` of the examples, in whole batches, evenly spaced: class folders come one class after another."""
+        view, rows = copy.copy(self), self.rows(1)
+        chosen = min(len(self), max(rows, count - count % rows))
+        places = np.linspace(0, len(self) - 1, chosen).astype(np.int64)
+        view._datasets = {name: replace(dataset, rows=dataset.rows[places]) for name, dataset in self._datasets.items()}
+        return view
 
     def feeds(self, batch_size: int) -> Iterator[Feeds]:
         """The feeds alone."""

@@ -56,6 +56,11 @@ class TuningReport:
     in_time: bool
     seconds: float
 
+    @property
+    def final(self) -> Agreement:
+        """What is shipped, on the images that were kept back."""
+        return self.after if self.kept == "tuned" else self.before
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return dataclasses.asdict(self) | {"before": self.before.to_dict(), "after": self.after.to_dict()}

@@ -9,7 +9,7 @@ import pytest
 
 from tqt_onnx.kernels.reconstruct import reconstruct
 from tqt_onnx.kernels.ridge import STRENGTHS, Moments, Rows, best_bias, choose_strength, predict, solve
-from tqt_onnx.kernels.rounding import descend, with_feedback
+from tqt_onnx.kernels.rounding import Feedback, descend, with_feedback
 
 RNG = np.random.default_rng(3)
 
@@ -35,7 +35,7 @@ def test_feedback_and_descent_come_close_to_the_best_of_all_integers() -> None:
         a = root @ root.swapaxes(1, 2) + 0.05 * np.eye(3)
         w = RNG.normal(0, 1.5, (1, 3, 1))
         best = min(spread(w, np.array(q, float).reshape(1, 3, 1), a)[0, 0] for q in itertools.product(range(-4, 4), repeat=3))
-        fed = with_feedback(w, a, -4, 3)
+        fed = with_feedback(w, Feedback.of(a), -4, 3)
         swept = descend(fed, a @ w, a, -4, 3)
         for name, q in {"nearest": np.clip(np.rint(w), -4, 3), "feedback": fed, "descent": swept}.items():
             found = spread(w, q, a)[0, 0]
@@ -62,7 +62,7 @@ def test_blocks_of_inputs_give_what_one_after_the_other_gives(size: int) -> None
 
 def test_feedback_rounds_to_nearest_where_inputs_are_independent_ties_to_even() -> None:
     w = np.array([[[0.5], [1.5], [-0.5], [-2.5], [300.0], [-300.0]]])
-    assert with_feedback(w, np.eye(6)[None], -128, 127).reshape(-1).tolist() == [0, 2, 0, -2, 127, -128]
+    assert with_feedback(w, Feedback.of(np.eye(6)[None]), -128, 127).reshape(-1).tolist() == [0, 2, 0, -2, 127, -128]
 
 
 def test_a_layer_on_the_grid_is_found_exactly() -> None:
