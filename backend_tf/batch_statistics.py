@@ -59,11 +59,14 @@ def normalize(trace: Trace, layer: NormalizedLayer, biases: dict[str, tf.Tensor]
 def _move(
     layer: NormalizedLayer, held: dict[str, tf.Tensor], mean: tf.Tensor, variance: tf.Tensor, size: tf.Tensor, momentum: float
 ) -> None:
-    """The moving statistics, a step further towards those of the batch."""
+    """The moving statistics, a step further towards those of the batch; those of a channel stay where it would not be finite."""
     if "bias" in held:
         mean += held["bias"]
     if layer.spec.unbiased:
         count = tf.cast(size, tf.float32) / math.prod(held["mean"].shape)
         variance *= count / tf.maximum(count - 1, 1)  # Bessel
-    for role, seen in (("mean", mean), ("variance", variance)):
-        layer.variables[role].assign(held[role] * momentum + tf.stop_gradient(seen) * (1 - momentum))
+    seen = {"mean": mean, "variance": variance}
+    moved = {role: held[role] * momentum + tf.stop_gradient(found) * (1 - momentum) for role, found in seen.items()}
+    finite = tf.math.is_finite(moved["mean"]) & tf.math.is_finite(moved["variance"])
+    for role, found in moved.items():
+        layer.variables[role].assign(tf.where(finite, found, held[role]))

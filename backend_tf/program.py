@@ -164,7 +164,9 @@ def skeleton(model: onnx_ir.Model, quantized: Container[str] = ()) -> tuple[byte
 def fill(model: onnx_ir.Model, arrays: Mapping[str, npt.NDArray[np.float32]]) -> onnx_ir.Model:
     """The model of a skeleton with data for all its weights (in place)."""
     for name, array in arrays.items():
-        model.graph.initializers[name].const_value = onnx_ir.tensor(np.ascontiguousarray(array), name=name)
+        model.graph.initializers[name].const_value = onnx_ir.tensor(
+            np.asarray(array, order="C"), name=name
+        )  # ascontiguousarray makes scalars vectors
     return model
 
 

@@ -118,6 +118,11 @@ class Trace:
         assert self._thresholds is not None
         return epilogue.Rounding(self._thresholds.exponent(quantizer), quantizer.bits, quantizer.signed, quantizer.limit)
 
+    @property
+    def is_float(self) -> bool:
+        """Whether no quantizer is on."""
+        return self._thresholds is None
+
     def is_computed(self, name: str) -> bool:
         """Whether the value is neither a variable of the model nor a constant."""
         return name in self._values

@@ -3,12 +3,22 @@
     TQT_ONNX_DATA=../shared/data python benchmarks/train_step.py
     python benchmarks/train_step.py resnet50 --contracts layer16 --ways float native composed --repeats 5
 
-A step is forward, backward to weights and thresholds, and an Adam update of both; batch norms are folded. The ways take turns
-in one process, and the median of each turn's ratio to float is what counts; processor time, of all threads together, is the
-steadier number where other work shares the machine. Peak memory is that of a process of its own for each way, with TensorFlow.
+The ways take turns in one process, and the median of each turn's ratio to `float` is what counts; processor time, of all threads
+together, is the steadier number where other work shares the machine. Peak memory is that of a process of its own for each way,
+with TensorFlow. Rows:
 
-Ways: `native` and `xla` are the two forms of `kernels/epilogue.py`, `composed` is operator by operator, `fakequant` puts
-TensorFlow's FakeQuant operators in the same places (bounds from the same thresholds, ties rounded up).
+- `float`: forward, backward to the weights and an Adam update, of the network with its batch norms folded before training. Its
+  operators are those a plain Keras network without batch norms has.
+- `native`, `xla`: the same network quantized, with gradients of the thresholds and an Adam update of these too; the two forms of
+  `kernels/epilogue.py`, with a compiler and without one.
+- `composed`: the same, operator by operator.
+- `fakequant`: the same with TensorFlow's FakeQuant operators in the place of every quantizer (bounds from the same thresholds, ties
+  rounded up).
+- `trained`, `trained-float`: what `quantize --retrain` does in a step, in the modes both and float: batch norms kept and frozen, so
+  gamma and beta train too and are folded in float64 in every step; cross-entropy with labels; a check that the loss is finite;
+  learning rates of the schedule; thresholds with momentum, average and freeze mask. Their ratios too are to `float`. A training
+  makes TensorFlow deterministic as well: `--deterministic` does so for all rows.
+
 ResNet50 has random normal weights; mobilenet is the file of that name below TQT_ONNX_DATA. Writes `results/train_step_*.json`.
 """
 
@@ -32,7 +42,8 @@ from typing import Any, Final
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
-WAYS: Final = ("float", "native", "xla", "composed", "fakequant")
+TRAINED: Final = {"trained": "both", "trained-float": "float"}
+WAYS: Final = ("float", "native", "xla", "composed", "fakequant", *TRAINED)
 CONTRACTS: Final = {"layer16": 16, "layer32": 32}
 
 
@@ -75,6 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224, help="height and width of ResNet50's images")
     parser.add_argument("--batch", type=int, help="images a step; 32 for mobilenet, 8 for ResNet50 by default")
     parser.add_argument("--repeats", type=int, default=15, help="turns")
+    parser.add_argument("--deterministic", action="store_true", help="make TensorFlow deterministic first")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)  # the quantized model to measure
     arguments = parser.parse_args()
     if set(arguments.networks) - set(NETWORKS) or arguments.repeats < 1:
@@ -85,7 +97,7 @@ def parse() -> argparse.Namespace:
 
 
 def prepare(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """The Q/DQ model of every contract, calibrated on random images."""
+    """The Q/DQ model of every contract, calibrated on random images; beside it, where asked for, what `trained` trains."""
     import tqt_onnx
     from tqt_onnx.passes import BitWidths
 
@@ -98,6 +110,10 @@ def prepare(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
         files[contract] = folder / f"{name}_{contract}.onnx"
         quantized = tqt_onnx.quantize(model, images, bits=BitWidths(layer=CONTRACTS[contract]), parallel=True)
         tqt_onnx.save(quantized.model, files[contract])
+        if set(arguments.ways) & set(TRAINED):
+            kept = tqt_onnx.convert(source, keep_batch_norm=True).model
+            bits = BitWidths(layer=CONTRACTS[contract])
+            tqt_onnx.to_keras(kept, images, bits=bits, parallel=True).save(files[contract].with_suffix(".keras"))
     return files
 
 
@@ -120,8 +136,8 @@ def report(name: str, contract: str, file: Path, arguments: argparse.Namespace) 
 
     network = NETWORKS[name]
     batch = arguments.batch or network.batch
-    times = run_child(file, batch, arguments.repeats, arguments.ways)
-    memory = {way: run_child(file, batch, 2, [way])["megabytes"] for way in arguments.ways}
+    times = run_child(file, batch, arguments.repeats, arguments.ways, arguments.deterministic)
+    memory = {way: run_child(file, batch, 2, [way], arguments.deterministic)["megabytes"] for way in arguments.ways}
     rows, ratios, processor = [], {}, {}
     for way in arguments.ways:
         turns, used = (of_float(times[clock], way) for clock in ("seconds", "processor"))
@@ -136,7 +152,8 @@ def report(name: str, contract: str, file: Path, arguments: argparse.Namespace) 
     console.print(table(title, columns, rows))
     console.print(f"layers in float64: {times['wide']}")
     RESULTS.mkdir(exist_ok=True)
-    content = {"batch": batch, "aim": network.aim, "ratios": ratios, "processor_ratios": processor, "megabytes": memory, **times}
+    content = {"batch": batch, "aim": network.aim, "deterministic": arguments.deterministic}
+    content |= {"ratios": ratios, "processor_ratios": processor, **times, "megabytes": memory}
     (RESULTS / f"train_step_{name}_{contract}.json").write_text(json.dumps(content, indent=1))
 
 
@@ -145,10 +162,11 @@ def of_float(times: dict[str, list[float]], way: str) -> list[float]:
     return sorted(a / b for a, b in zip(times[way], times["float"], strict=True))
 
 
-def run_child(file: Path, batch: int, repeats: int, ways: list[str]) -> dict[str, Any]:
+def run_child(file: Path, batch: int, repeats: int, ways: list[str], deterministic: bool) -> dict[str, Any]:
     """What `measure` finds in a process of its own."""
     options = {"--child": file, "--batch": batch, "--repeats": repeats}
     command = [sys.executable, __file__, *(str(part) for pair in options.items() for part in pair), "--ways", *ways]
+    command += ["--deterministic"] * deterministic
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
@@ -165,14 +183,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     from tqt_onnx.backend_tf import regenerate
     from tqt_onnx.passes import remove_qdq
 
+    if arguments.deterministic:
+        tf.random.set_seed(0)
+        tf.config.experimental.enable_op_determinism()
     model = regenerate(*remove_qdq(tqt_onnx.load(arguments.child)))
     name, (shape, _) = next(iter(model.program.inputs.items()))
     images = tf.constant(np.random.default_rng(0).normal(size=(arguments.batch, *shape[1:])).astype(np.float32))
     steps, tracing = {}, {}
     for way in arguments.ways:
         began = time.perf_counter()
-        with as_in(way):
-            steps[way] = step(model, name, way).get_concrete_function(tf.TensorSpec(images.shape))
+        if way in TRAINED:  # traced by its first run
+            steps[way] = trained_step(arguments.child.with_suffix(".keras"), arguments.batch, way)
+            steps[way](images)
+        else:
+            with as_in(way):
+                steps[way] = step(model, name, way).get_concrete_function(tf.TensorSpec(images.shape))
         tracing[way] = time.perf_counter() - began
         for _ in range(2):  # the first run compiles and optimizes
             steps[way](images)
@@ -216,6 +241,28 @@ def step(model: Any, name: str, way: str) -> Any:
     return tf.function(train, autograph=False)
 
 
+def trained_step(file: Path, batch: int, way: str) -> Callable[[Any], Any]:
+    """The step of a training: images to loss and accuracy."""
+    import tensorflow as tf
+
+    from tqt_onnx.backend_tf import load_model
+    from tqt_onnx.backend_tf.training.losses import heads_of, make_loss
+    from tqt_onnx.backend_tf.training.phase import phase_at
+    from tqt_onnx.backend_tf.training.schedule import Schedule
+    from tqt_onnx.backend_tf.training.state import TrainingState
+    from tqt_onnx.backend_tf.training.steps import Steps
+
+    model, schedule, strategy = load_model(file), Schedule(batch=batch), tf.distribute.get_strategy()
+    loss = make_loss("labels", heads_of(model))
+    state = TrainingState(model, schedule, 1000, strategy)
+    phase = phase_at(0, TRAINED[way], schedule, statistics_steps=0, all_frozen=False)
+    state.facts.wide = sorted(model.wide_layers()) if phase.quantized else []
+    steps = Steps(state, loss, None, strategy, batch, schedule.regularization)
+    (name,) = model.program.inputs
+    labels = np.random.default_rng(0).integers(0, loss.classes, batch)
+    return lambda images: steps.run(phase, {0: ({name: images}, labels)})
+
+
 def one_by_one(model: Any) -> Callable[..., Any]:
     """`forward` without the fusion of `backend_tf/fusion.py`."""
 
@@ -254,7 +301,9 @@ def fake_quant(x: Any, exponent: Any, bits: int, signed: bool, limit: float | No
         return x
     lowest, highest = bounds(bits, signed)
     scale = tf.exp(exponent * float(np.log(2)))
-    x = tf.cast(x if limit is None else tf.minimum(x, tf.constant(limit, x.dtype)), tf.float32)
+    if limit is not None:
+        x = tf.nn.relu6(x) if limit == 6.0 else tf.minimum(x, tf.constant(limit, x.dtype))
+    x = tf.cast(x, tf.float32)
     return tf.quantization.fake_quant_with_min_max_vars(x, scale * lowest, scale * highest, bits)
 
 

@@ -49,6 +49,9 @@ _ROWS: Final = 8192
 _QUICK_ROWS: Final = 2048
 """The same once the time is used up."""
 
+_QUICK_PULL: Final = STRENGTHS[len(STRENGTHS) // 2]
+"""The pull is not chosen then, which is what takes longest: few rows ask for a strong one."""
+
 _BYTES: Final = 48 << 20
 """Bound of what the rows of one layer take (C5)."""
 
@@ -266,19 +269,21 @@ class TunedWalk(Walk):
         weights = layer.stacked(weights_of(layer)).astype(np.float64)
         bias = None if layer.bias is None else _bias_of(layer.bias, len(weights))
         lowest, sweeps = self._lowest(layer), 0 if quick else SWEEPS
-        strength = self._usual_strength() if quick else None
         with np.errstate(over="ignore", invalid="ignore"):  # losses beyond float32 are not better than any other
             try:
-                found = reconstruct(rows, weights, bias, quantizer.bits, lowest_exponent=lowest, sweeps=sweeps, strength=strength)
+                found = reconstruct(
+                    rows,
+                    weights,
+                    bias,
+                    quantizer.bits,
+                    lowest_exponent=lowest,
+                    sweeps=sweeps,
+                    strength=_QUICK_PULL if quick else None,
+                )
             except np.linalg.LinAlgError as error:
                 logger.debug("%s keeps its static weights: %s", name_of(layer.weight), error)
                 return
             self._keep_better(layer, rows, found, bias)
-
-    def _usual_strength(self) -> float:
-        """The median of what the layers so far have chosen: most of the time of a layer goes into that choice."""
-        chosen = sorted(row.strength for row in self.rows if row.strength is not None)
-        return chosen[len(chosen) // 2] if chosen else STRENGTHS[len(STRENGTHS) // 2]
 
     def _keep_better(self, layer: TunableLayer, rows: Rows, found: Reconstruction, bias: npt.NDArray[np.float64] | None) -> None:
         """Takes the new weights if they are better than the static ones on the images kept back."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, PREPROCESS, SEED, JsonOutput, filled_in, json_option, numbers, preset_option
+from .options import FILE, PREPROCESS, SEED, JsonOutput, check_file, filled_in, json_option, numbers, preset_option
 
 
 @click.command()
@@ -37,10 +37,10 @@ def calibration_set(
     as_json: str | None,
 ) -> int:
     """Random preprocessed images of DATA as one float32 array [N,H,W,C], which `quantize --calibration` reads."""
-    from ..ir import check_writable
-
-    check_writable(output, force=force)
-    report = JsonOutput(as_json, data, output, list_file, force=force)
+    for written in (output, list_file):
+        if written is not None:
+            check_file(written, data, model, exclude, force=force)
+    report = JsonOutput(as_json, data, output, list_file, model, exclude, force=force)
     known = filled_in(preset, preprocess=preprocess, **({} if model else {"input_shape": input_shape}))
     shape = numbers(known.get("input_shape", input_shape), "--input-shape")
     from ..report import progress_bar

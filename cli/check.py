@@ -48,8 +48,9 @@ def check(
 
     if data is None and not require_certificate:
         raise UsageError("--data is expected; only certificates (--require-certificate) need none")
-    report = JsonOutput(as_json, model, data, float_model, force=force)
-    own = {engine: load(path) for engine, path in _copies(copies).items()}
+    found = _copies(copies)
+    report = JsonOutput(as_json, model, data, float_model, exclude, *map(Path, found.values()), force=force)
+    own = {engine: load(path) for engine, path in found.items()}
     with progress_bar() as progress:
         result = run(
             model,

@@ -44,8 +44,8 @@ def convert(
     """
     from ..ir import UsageError, save
 
-    check_output(output, model, force=force)
-    report = JsonOutput(as_json, model, output, force=force)
+    check_output(output, model, checkpoint, force=force)
+    report = JsonOutput(as_json, model, output, checkpoint, force=force)
     if preset is not None and model.suffix.lower() == ".onnx":
         raise UsageError(
             f"--preset names tensors of a TensorFlow graph; an .onnx file says itself what they are. Received: {model}"

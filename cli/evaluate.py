@@ -48,7 +48,7 @@ def evaluate(
 
     if len(set(models)) != len(models):
         raise UsageError("each model can be given once")
-    report = JsonOutput(as_json, *models, data, force=force)
+    report = JsonOutput(as_json, *models, data, exclude, force=force)
     known = filled_in(preset, preprocess=preprocess, label_offset=label_offset)
     with progress_bar() as progress:
         result = run(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .options import FILE, check_output, data_options, names, numbers
+from .options import FILE, check_file, data_options, names, numbers
 
 
 @click.command()
@@ -43,11 +43,12 @@ def graffitize(
     preprocess_layers, quantize(weight_bits=-8, ...); with is_training=True a Keras model to be trained. New work is better served
     by `convert` and `quantize`.
     """
-    from ..ir import check_writable, save
+    from ..ir import save
+    from ..verbs.graffitize import trains
 
-    target = out_graph.with_suffix(".onnx")
-    check_output(target, in_graph, force=force)
-    check_writable(target.with_suffix(".keras"), force=force)
+    transforms = " ".join(items)
+    target = out_graph.with_suffix(".keras" if trains(transforms) else ".onnx")
+    check_file(target, in_graph, checkpoint, calibration, exclude, force=force)
     shape = numbers(input_shape, "--input_shape")
     from ..report import progress_bar
     from ..verbs.graffitize import graffitize as run
@@ -57,7 +58,7 @@ def graffitize(
     with progress_bar() as progress:
         result = run(
             in_graph,
-            " ".join(items),
+            transforms,
             inputs=names(inputs),
             outputs=names(outputs),
             input_shape=shape,
@@ -70,10 +71,9 @@ def graffitize(
             progress=progress,
         )
     if result.training is not None:
-        graph = target.with_suffix(".keras")
-        save_keras(result.training, graph, force=force)
-        show_conversion(result.conversion, graph)
-        show_training_graph(graph)
+        save_keras(result.training, target, force=force)
+        show_conversion(result.conversion, target)
+        show_training_graph(target)
         return 0
     if result.ok:
         save(result.model, target, force=force)

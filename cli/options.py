@@ -40,14 +40,27 @@ def together(*options: Option) -> Option:
 preset_option = click.option(
     "--preset", metavar="NAME|FILE.toml", help="A network that `tqt-onnx presets` lists: what is known of it need not be typed."
 )
-data_options = together(
-    click.option(
-        "--preprocess", type=click.Choice(PREPROCESS), default="none", show_default=True, help="How images become inputs."
-    ),
-    click.option("--limit", type=click.IntRange(min=1), help="Use at most so many examples."),
-    click.option("--seed", type=SEED, help="Draw the examples at random with this seed; without it, in order."),
-    click.option("--exclude", type=FILE, help="Leave out what this file names, one to a line (as calibration-set --list)."),
-)
+
+
+def data_options_of(data: str = "") -> Option:
+    """Options of data.
+
+    Args:
+        data: behind the help of those that choose among examples: which data they mean, where a command has several.
+    """
+    return together(
+        click.option(
+            "--preprocess", type=click.Choice(PREPROCESS), default="none", show_default=True, help="How images become inputs."
+        ),
+        click.option("--limit", type=click.IntRange(min=1), help=f"Use at most so many examples{data}."),
+        click.option("--seed", type=SEED, help="Draw the examples at random with this seed; without it, in order."),
+        click.option(
+            "--exclude", type=FILE, help=f"Leave out what this file names, one to a line (as calibration-set --list){data}."
+        ),
+    )
+
+
+data_options = data_options_of()
 output_options = together(
     click.option("-o", "--output", type=FILE, required=True, help="File to write."),
     click.option("--force", is_flag=True, help="Overwrite the output if it exists."),
@@ -74,17 +87,33 @@ width_options = together(
 _SOURCES: Final = (".pb", ".pbtxt", ".meta", ".keras", ".h5", ".hdf5", ".npy", ".npz")
 
 
-def check_output(output: Path, *inputs: Path, force: bool) -> None:
-    """Refuses an output that is in the way, that is one of the inputs, or that bears the suffix of another kind of file.
+def check_output(output: Path, *inputs: Path | None, force: bool) -> None:
+    """Refuses an ONNX file to write as `check_file` does, and one that bears the suffix of another kind of file.
+
+    Raises:
+        UsageError: any of these.
+    """
+    from ..ir import UsageError
+
+    if output.suffix.lower() in _SOURCES:
+        raise UsageError(f"{output}: ONNX is written; a name that ends in .onnx is expected. Received: {output.suffix!r}")
+    check_file(output, *inputs, force=force)
+
+
+def check_file(output: Path, *inputs: Path | None, force: bool) -> None:
+    """Refuses an output that is in the way, or that is one of the inputs, before any work is done.
+
+    Args:
+        output: the file to write.
+        inputs: every file that the command reads; None for those not given.
+        force: whether a file that exists is overwritten.
 
     Raises:
         UsageError: any of these.
     """
     from ..ir import UsageError, check_writable
 
-    if output.suffix.lower() in _SOURCES:
-        raise UsageError(f"{output}: ONNX is written; a name that ends in .onnx is expected. Received: {output.suffix!r}")
-    if any(output.exists() and path.exists() and output.samefile(path) for path in inputs):
+    if any(path is not None and output.exists() and path.exists() and output.samefile(path) for path in inputs):
         raise UsageError(f"{output}: is the input too; another name is expected")
     check_writable(output, force=force)
 

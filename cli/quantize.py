@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,14 @@ from .options import (
     WEIGHT_METHODS,
     JsonOutput,
     check_output,
-    data_options,
+    data_options_of,
     json_option,
     output_options,
     preset_option,
     width_options,
 )
 from .sections import SectionedCommand
-from .training import finish, refuse_contradictions, retrain, shared, write_back
+from .training import Ending, files_read, refuse_contradictions, retrain, shared, write_back
 from .training_options import from_trained_option, retrain_options, tune_options
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 @click.option("--ignore-ranges", is_flag=True, help="Measure tensors too whose range came with the source (FakeQuant nodes).")
 @click.option("--passes", help='Run these instead of the recipes "optimize" and "quantize".')
 @width_options
-@data_options
+@data_options_of("; with --retrain, of --train")
 @click.option("--strict", is_flag=True, help="Exit with 1 and write nothing if a layer stays float.")
 @json_option
 @tune_options
@@ -64,21 +63,14 @@ def quantize(output: Path, force: bool, strict: bool, as_json: str | None, **opt
     Static by default; --tune repairs it from the calibration images alone, --retrain trains it on data of its own.
     """
     refuse_contradictions(options)
-    inputs = [options[name] for name in ("model", "calibration", "train", "test", "from_trained") if options[name] is not None]
+    inputs = files_read(options)
     check_output(output, *inputs, force=force)
-    report = JsonOutput(as_json, output, *inputs, force=force)
-    end = partial(finish, output=output, report=report, force=force, strict=strict)
-    if options["from_trained"] is not None:
-        return end(write_back(options))
-    if not options["retrain"]:
-        return end(_calibrate(options))
-    from ..verbs.retraining import StoppedError
-
-    try:
-        return end(retrain(output, options))
-    except StoppedError as stopped:  # nothing is lost: the best state so far is written
-        end(stopped.retraining)
-        raise stopped.reason from None
+    ending = Ending(output, JsonOutput(as_json, output, *inputs, force=force), force, strict)
+    if options["retrain"]:
+        return retrain(options, ending)
+    result = write_back(options) if options["from_trained"] is not None else _calibrate(options)
+    ending.save(result)
+    return ending.report(result)
 
 
 def _calibrate(options: dict[str, Any]) -> Quantization:

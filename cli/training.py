@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,11 +30,66 @@ _WIDTHS: Final = (
     "unsigned_input",
 )
 
+_OF_QUANTIZERS: Final = (*_WIDTHS, "calibration", "method", "percentile", "weight_method", "parallel_calibration", "ignore_ranges")
+"""Options without a meaning where a float network is trained and written."""
+
 _OF_WRITING_BACK: Final = ("from_trained", "output", "force", "strict", "as_json")
 """Options that `--from-trained` goes with."""
 
 INTERRUPTED: Final = 130
 """Exit status of a training that Ctrl-C ended early: its model is written, but it is not what was asked for."""
+
+
+@dataclass
+class Ending:
+    """The end of `quantize`.
+
+    Attributes:
+        output: the model to write.
+        json: where the report goes.
+        force: whether an output that exists is overwritten.
+        strict: whether nothing is written where a layer stays float.
+        saved: whether the model is written.
+    """
+
+    output: Path
+    json: JsonOutput
+    force: bool
+    strict: bool
+    saved: bool = False
+
+    def save(self, result: Quantization | Retraining) -> None:
+        """Writes the model, unless `strict` objects."""
+        from ..ir import save
+
+        if not self._refused(result):
+            save(result.model, self.output, force=self.force)
+            self.saved = True
+
+    def report(self, result: Quantization | Retraining) -> int:
+        """Writes the report, shows what was done, and gives the exit status."""
+        from ..verbs.retraining import Retraining
+        from ..verbs.show import show_quantization, show_retraining
+
+        if isinstance(result, Retraining) and not result.chief:
+            click.echo(f"tqt-onnx: done; worker 0 writes {self.output}", err=True)
+            return 0
+        self.json.write(result)
+        if not self.json.instead:
+            written = self.output if self.saved else None
+            show_retraining(result, written) if isinstance(result, Retraining) else show_quantization(result, written)
+        training = result.training if isinstance(result, Retraining) else None
+        if training is not None and training.interrupted:
+            again = f"step {training.steps} of {training.total}; the same command with --force goes on"
+            click.echo(f"tqt-onnx: interrupted at {again}", err=True)
+            return INTERRUPTED
+        return 1 if self._refused(result) else 0
+
+    def _refused(self, result: Quantization | Retraining) -> bool:
+        from ..verbs.retraining import Retraining
+
+        quantization = result.quantization if isinstance(result, Retraining) else result
+        return self.strict and quantization is not None and bool(quantization.float_layers)
 
 
 def refuse_contradictions(options: Mapping[str, Any]) -> None:
@@ -66,8 +122,26 @@ def refuse_contradictions(options: Mapping[str, Any]) -> None:
         raise UsageError("quantize: a MODEL is expected (or --from-trained FILE)")
     if options["retrain"] and options["train"] is None:
         raise UsageError("quantize: --retrain needs training data, --train DATA")
+    useless = [parameter.opts[0] for parameter in typed if parameter.name in _OF_QUANTIZERS]
+    if options["retrain"] and options["mode"] == "float" and useless:
+        raise UsageError(
+            f"quantize: --mode float trains without quantizers; options of theirs say nothing there. Received: {', '.join(useless)}"
+        )
+    if options["tune"] and options["parallel_calibration"]:
+        raise UsageError(
+            "quantize: --tune goes layer by layer; one of --tune and --parallel-calibration is expected. Received: both"
+        )
     if not options["retrain"] and options["calibration"] is None:
         raise UsageError("quantize: --calibration DATA is expected")
+
+
+def files_read(options: Mapping[str, Any]) -> list[Path]:
+    """Every file or folder that `quantize` reads: none of them is an output."""
+    found = [options[name] for name in ("model", "calibration", "train", "test", "exclude", "from_trained")]
+    select, preset = share_or_path(options["select"]), options["preset"]
+    found.append(select if isinstance(select, Path) else None)
+    found.append(Path(preset) if preset is not None and preset.endswith(".toml") else None)
+    return [path for path in found if path is not None]
 
 
 def _is_typed(parameter: click.Parameter) -> bool:
@@ -92,9 +166,30 @@ def shared(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
-    """`--retrain`."""
-    from ..ir import UsageError
+def retrain(options: Mapping[str, Any], ending: Ending) -> int:
+    """`--retrain`: the model is written as soon as it is trained, then measured."""
+    from ..ir import TqtOnnxError
+    from ..verbs.retraining import StoppedError
+
+    try:
+        result = _trained(options, ending)
+    except StoppedError as stopped:  # nothing is lost: the best state so far is written
+        ending.report(stopped.retraining)
+        raise stopped.reason from None
+    except TqtOnnxError as error:
+        if not ending.saved:
+            raise
+        done = f"{ending.output} is written, and the same command with --force goes on from there, but it could not be measured"
+        raise type(error)(f"{done}: {error}") from error
+    except BaseException:
+        if ending.saved:
+            click.echo(f"tqt-onnx: {ending.output} is written, but not measured", err=True)
+        raise
+    return ending.report(result)
+
+
+def _trained(options: Mapping[str, Any], ending: Ending) -> Retraining:
+    from ..ir import TqtOnnxError, UsageError
 
     given = shared(options)
     offset = filled_in(options["preset"], label_offset=options["label_offset"])["label_offset"]
@@ -102,6 +197,7 @@ def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
     from ..verbs.retrain import make_schedule
     from ..verbs.retrain import retrain as run
 
+    output = ending.output
     folder = options["folder"] or output.with_suffix(".train")
     if folder.resolve() == output.resolve():
         raise UsageError(f"{folder}: is the file to write; another name is expected for --folder")
@@ -109,6 +205,15 @@ def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
     select = share_or_path(options["select"])
     if select == 0 and options["keep"] == "best":
         raise UsageError("quantize: --keep best needs data to select by. Received: --select 0")
+    if options["mode"] == "float":  # what a preset says of widths is for the quantization of its result
+        given["bits"] = None
+
+    def save(result: Retraining) -> None:
+        try:
+            ending.save(result)
+        except TqtOnnxError as error:
+            raise type(error)(f"the training is done, and the same command goes on from {folder}, but {error}") from error
+
     with progress_bar() as progress:
         return run(
             options["model"],
@@ -116,7 +221,7 @@ def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
             calibration=options["calibration"],
             select=None if select == 0 else select,
             test=options["test"],
-            weight_method=options["weight_method"] or "3sd",
+            weight_method=options["weight_method"],
             label_offset=offset[0] if isinstance(offset, tuple) else offset,
             augment=options["augment"],
             mode=options["mode"],
@@ -132,6 +237,7 @@ def retrain(output: Path, options: Mapping[str, Any]) -> Retraining:
             strategy=options["strategy"],
             seed=options["seed"] or 0,
             progress=progress,
+            save=save,
             **given,
         )
 
@@ -141,28 +247,3 @@ def write_back(options: Mapping[str, Any]) -> Quantization:
     from ..verbs.keras_models import from_keras
 
     return from_keras(options["from_trained"])
-
-
-def finish(result: Quantization | Retraining, output: Path, report: JsonOutput, *, force: bool, strict: bool) -> int:
-    """Writes the model and the report, shows what was done, and gives the exit status."""
-    from ..ir import save
-    from ..verbs.retraining import Retraining
-    from ..verbs.show import show_quantization, show_retraining
-
-    if isinstance(result, Retraining) and not result.chief:
-        click.echo(f"tqt-onnx: done; worker 0 writes {output}", err=True)
-        return 0
-    training = result.training if isinstance(result, Retraining) else None
-    quantization = result.quantization if isinstance(result, Retraining) else result
-    refused = strict and quantization is not None and bool(quantization.float_layers)
-    if not refused:
-        save(result.model, output, force=force)
-    report.write(result)
-    if not report.instead:
-        written = None if refused else output
-        show_retraining(result, written) if isinstance(result, Retraining) else show_quantization(result, written)
-    if training is not None and training.interrupted:
-        again = f"step {training.steps} of {training.total}; the same command with --force goes on"
-        click.echo(f"tqt-onnx: interrupted at {again}", err=True)
-        return INTERRUPTED
-    return 1 if refused else 0

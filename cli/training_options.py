@@ -63,6 +63,7 @@ SCHEDULE: Final = (
     ScheduleOption(_LENGTH, "--epochs", _POSITIVE, 5.0, "Passes over the training data."),
     ScheduleOption(_LENGTH, "--steps", _COUNT, None, "Steps instead of epochs."),
     ScheduleOption(_LENGTH, "--validate-every", _COUNT, None, "Steps between validations.  [default: 1000*24/N, four at least]"),
+    ScheduleOption(_LENGTH, "--patience", _COUNT, None, "End after so many validations without a better one.  [default: never]"),
     ScheduleOption(_LENGTH, "--quant-delay", click.IntRange(min=0), 0, "Steps in float before the quantizers are switched on."),
     ScheduleOption(_WEIGHTS, "--weight-optimizer", click.Choice(OPTIMIZERS), "adam", "How they are moved."),
     ScheduleOption(_WEIGHTS, "--weight-lr", _POSITIVE, 1e-6, "Learning rate, also of gamma and beta."),

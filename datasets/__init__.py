@@ -6,6 +6,7 @@ from .dataset import Dataset, PixelReader, Reader
 from .digits import DigitSplits, demo_digits
 from .geometry import CentralCrop, Geometry, Letterbox, ShorterSide, Shrink
 from .intervals import exact_mcnemar, paired_interval, wilson_interval
+from .labels import output_indices
 from .preprocess import PREPROCESS, Preprocessing
 from .sources import listed_names, open_array, open_dataset
 from .splits import TrainingSplit, refuse_overlap, split_for_training
@@ -35,6 +36,7 @@ __all__ = [
     "listed_names",
     "open_array",
     "open_dataset",
+    "output_indices",
     "paired_interval",
     "refuse_overlap",
     "split_for_training",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..ir import DataError
 from .intervals import exact_mcnemar, paired_interval, wilson_interval
+from .labels import output_indices
 
 Array = npt.NDArray[Any]
 Bools = npt.NDArray[np.bool_]
@@ -243,17 +244,8 @@ class AccuracyCounter:
 
     def _ranks(self, name: str, scores: Array, labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int64]:
         """How many classes rank before the label's."""
-        offset = self._offset[name]
-        targets = np.asarray(labels).astype(np.int64) + offset
         classes = scores.shape[1]
-        beyond = (targets < 0) | (targets >= classes)
-        if beyond.any():
-            row = int(np.argmax(beyond))
-            hint = f"; labels that count from 1 want the label offset {offset - 1}" if targets[row] == classes else ""
-            raise DataError(
-                f"{name}: labels {max(0, -offset)}..{classes - 1 - offset} are expected "
-                f"({classes} classes, label offset {offset}{hint}). Received: {int(labels[row])}"
-            )
+        targets = output_indices(np.asarray(labels), self._offset[name], classes, name)
         own = np.take_along_axis(scores, targets[:, None], axis=1)
         before: Bools = (scores > own) | ((scores == own) & (np.arange(classes) < targets[:, None]))
         ranks: npt.NDArray[np.int64] = before.sum(axis=1, dtype=np.int64)

@@ -13,7 +13,7 @@ from typing import IO, Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ..ir import DataError
 from .geometry import Region, cut_out
@@ -89,4 +89,6 @@ def _check_depth(image: ImageFile.ImageFile, name: str) -> None:
 
 def _unreadable(name: str, error: BaseException) -> DataError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # Pillow's text is the address of the open file
+        reason = "of no known format"
     return DataError(f"{name}: cannot be read as an image ({reason}); JPEG, PNG, BMP, WebP or PPM is expected")

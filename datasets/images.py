@@ -39,10 +39,11 @@ class ImageReader:
 
     Attributes:
         shape: (H, W, C) of one example.
-        names: name of each image, for messages.
+        names: name of each image, relative to the source.
         load: row -> the bytes of the file.
         prepare: preprocessing for size and values.
         resize: whether an image of another size is resized.
+        source: folder or file, for messages.
     """
 
     shape: tuple[int, int, int]
@@ -50,6 +51,7 @@ class ImageReader:
     load: Callable[[int], bytes]
     prepare: Preprocessing
     resize: bool
+    source: str
 
     def __len__(self) -> int:
         return len(self.names)
@@ -73,7 +75,7 @@ class ImageReader:
         for index, row in enumerate(rows.tolist()):
             pixels[index] = decode(
                 io.BytesIO(self.load(row)),
-                self.names[row],
+                f"{self.source}: {self.names[row]}",
                 self.shape,
                 self.prepare,
                 resize=self.resize,

@@ -97,7 +97,7 @@ def open_dataset(
     else:
         listing = IMAGES[kind](path)
         shape, resize = _image_shape(listing, path, input_shape)
-        reader = ImageReader(shape, listing.names, listing.load, prepare, resize)
+        reader = ImageReader(shape, listing.names, listing.load, prepare, resize, str(path))
         integers = listing.labels
     if labels is not None:
         integers = _given_labels(labels, len(reader))
@@ -228,7 +228,7 @@ def _image_shape(listing: Listing, path: Path, input_shape: tuple[int | None, ..
     height, width, channels = wanted
     if height is not None and width is not None:
         return (height, width, channels or 3), True
-    first = image_size(BytesIO(listing.load(0)), listing.names[0])
+    first = image_size(BytesIO(listing.load(0)), f"{path}: {listing.names[0]}")
     for have, want in zip(first, (height, width), strict=True):
         if want not in (None, have):
             raise DataError(f"{path}: give both height and width to have images resized. Received: {list(wanted)}")

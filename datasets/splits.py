@@ -140,6 +140,8 @@ def _places(dataset: Dataset) -> Sequence[object]:
     reader = dataset.reader
     if isinstance(reader, ArrayReader) and isinstance(reader.data, np.ndarray):
         step, start = reader.data.strides[0], reader.data.__array_interface__["data"][0]
+        if step == 0:  # one row that stands for all has one address
+            return [(start, row) for row in dataset.rows.tolist()]
         addresses: list[object] = (start + dataset.rows * step).tolist()
         return addresses
     return [(id(reader), row) for row in dataset.rows.tolist()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from ..ir import DataError, UsageError
 from .augmentation import Augmentation
 from .dataset import Dataset, random_order
+from .labels import output_indices
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
@@ -76,7 +78,6 @@ class Shuffled:
         self._classes, self._offset = classes, label_offset
         self._read = self._reader(augment)
         self._orders: dict[int, Integers] = {}
-        self._pool = ThreadPoolExecutor(self._threads, "tqt-onnx-data")
         if isinstance(dataset.all_labels, np.ndarray):
             self._targets(dataset.rows, dataset.all_labels[dataset.rows])
 
@@ -149,32 +150,19 @@ class Shuffled:
                 labels[part] = self._dataset.all_labels[rows[part]]
 
         size = max(_CHUNK, -(-len(rows) // (2 * self._threads)))
-        for _ in self._pool.map(read, range(0, len(rows), size)):
+        for _ in _pool(self._threads).map(read, range(0, len(rows), size)):
             pass
         return inputs, labels
 
     def _targets(self, rows: Integers, labels: Integers) -> Integers:
-        """Indices of the right outputs.
-
-        Raises:
-            DataError: names the first example whose label the network has no output for.
-        """
-        targets = labels + self._offset
-        beyond = (targets < 0) | (targets >= (self._classes or np.iinfo(np.int64).max))
-        if beyond.any():
-            first = int(np.argmax(beyond))
-            raise DataError(self._no_output(int(rows[first]), int(labels[first]), int(targets[first])))
-        return targets
-
-    def _no_output(self, row: int, label: int, target: int) -> str:
-        offset, classes = self._offset, self._classes
-        hint = ""
-        if target in (-1, classes):
-            other, first = (offset + 1, 0) if target < 0 else (offset - 1, 1)
-            hint = f"; labels that count from {first} may want --label-offset {other}"
-        last = "" if classes is None else classes - 1 - offset
-        known = "" if classes is None else f"{classes} classes, "
-        return (
-            f"{self._dataset.source}: labels {max(0, -offset)}..{last} are expected ({known}label offset {offset}{hint}). "
-            f"Received: label {label} of {self._dataset.reader.name(row)}"
+        """Indices of the right outputs."""
+        reader = self._dataset.reader
+        return output_indices(
+            labels, self._offset, self._classes, self._dataset.source, lambda place: reader.name(int(rows[place]))
         )
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that all trainings of this process share: they are idle between trainings, and not one more with each."""
+    return ThreadPoolExecutor(threads, "tqt-onnx-data")

@@ -120,7 +120,7 @@ def run(model: Path, row: str, seed: int, minutes: float, data: Path) -> dict[st
     began, used = time.perf_counter(), cpu_seconds()
     tuned = tqt_onnx.quantize(source, calibration, bits=bits, tune=True, tune_minutes=minutes, seed=seed)
     wall, used = time.perf_counter() - began, cpu_seconds() - used
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mb()
     accuracy = tqt_onnx.evaluate(
         {"float": source, "static": static.model, "tuned": tuned.model}, evaluation, label_offset=network.label_offset
     )
@@ -159,6 +159,12 @@ def cpu_seconds() -> float:
     """Of this process, all threads."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process so far; `ru_maxrss` would be that of the parent where that is larger."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def show(found: dict[str, Any]) -> None:

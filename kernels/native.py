@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,33 @@ def _loaded() -> Any:
         raise UnavailableError("there is a GPU, and they are for the CPU alone")
     compiler = _compiler()
     folder = _private_folder()
-    library = folder / f"epilogue-{_key(compiler)}.so"
-    if not library.exists():
-        _build(compiler, library)
-    return tf.load_op_library(str(library))
+    stem = f"epilogue-{_key(compiler)}"
+    library = _kept(folder, stem)
+    if library is not None:
+        try:
+            return tf.load_op_library(str(library))
+        except (OSError, tf.errors.OpError) as error:  # it may have been linked with what is no longer there
+            logger.info("%s cannot be loaded and is built anew: %s", library, error)
+            library.unlink(missing_ok=True)
+    return tf.load_op_library(str(_build(compiler, folder, stem)))
+
+
+def _kept(folder: Path, stem: str) -> Path | None:
+    """The library that was built before, if it is whole: what was cut off would not be refused but crash the process."""
+    for library in sorted(folder.glob(f"{stem}-*.so")):
+        if library.stem == f"{stem}-{_digest([library.read_bytes()])}":
+            return library
+        logger.info("%s is damaged and is built anew", library)
+        library.unlink(missing_ok=True)
+    return None
 
 
 def _compiler() -> list[str]:
     """The command of the C++ compiler: that of `CXX`, or the first known one on the path."""
-    named = shlex.split(os.environ.get("CXX", ""))
+    try:
+        named = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise UnavailableError(f"CXX cannot be read ({error}): {os.environ['CXX']}") from None
     for command in [named] if named else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command
@@ -76,8 +95,7 @@ def _private_folder() -> Path:
     """The folder in the user's cache that holds what is loaded as code: nobody else may write there."""
     if sys.platform == "win32":
         raise UnavailableError("they are not built on Windows")
-    home = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or home) / "tqt-onnx" / "native"
+    folder = _user_cache() / "tqt-onnx" / "native"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
@@ -85,11 +103,29 @@ def _private_folder() -> Path:
     return folder
 
 
+def _user_cache() -> Path:
+    """`XDG_CACHE_HOME` where that is absolute, as its specification asks for; else the custom of the system."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():
+        return named
+    try:
+        home = Path.home()
+    except RuntimeError:
+        home = Path()
+    if not home.is_absolute():
+        raise UnavailableError("there is no home folder; an absolute XDG_CACHE_HOME can name another place for them")
+    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+
+
 def _key(compiler: list[str]) -> str:
     """What the library depends on: source, TensorFlow, compiler, and what the compiler makes of this processor."""
     asked = [*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
     macros = subprocess.run(asked, capture_output=True, check=True, timeout=_SECONDS).stdout
-    parts = [SOURCE.read_bytes(), macros, *(part.encode() for part in (*FLAGS, *_tensorflow_flags(), tf.version.GIT_VERSION))]
+    named = [*FLAGS, *_tensorflow_flags(), tf.version.GIT_VERSION]
+    return _digest([SOURCE.read_bytes(), macros, *(part.encode() for part in named)])
+
+
+def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -100,10 +136,13 @@ def _tensorflow_flags() -> list[str]:
     return [*tf.sysconfig.get_compile_flags(), *tf.sysconfig.get_link_flags()]
 
 
-def _build(compiler: list[str], library: Path) -> None:
-    """Compiles beside the final name and renames: processes that build at once do not see each other's halves."""
-    logger.info("building native operators with %s, once (%s)", shlex.join(compiler), library)
-    handle, name = tempfile.mkstemp(dir=library.parent, suffix=".so")
+def _build(compiler: list[str], folder: Path, stem: str) -> Path:
+    """Compiles beside the final name, which ends in a digest of the library, and renames.
+
+    So processes that build at once do not see each other's halves, and what a crash of the machine left is told from a library.
+    """
+    logger.info("building native operators with %s, once (in %s)", shlex.join(compiler), folder)
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".so")
     os.close(handle)
     half = Path(name)
     try:
@@ -113,6 +152,8 @@ def _build(compiler: list[str], library: Path) -> None:
             errors = [line for line in done.stderr.splitlines() if "error" in line.lower()] or [f"status {done.returncode}"]
             raise UnavailableError(f"{shlex.join(compiler)} failed: {errors[0]}")
         half.chmod(0o700)
-        half.replace(library)
+        with half.open("rb+") as written:
+            os.fsync(written.fileno())
+        return half.replace(folder / f"{stem}-{_digest([half.read_bytes()])}.so")
     finally:
         half.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 Source: "Trained Quantization Thresholds for Accurate and Efficient Fixed-Point Inference of Deep Neural Networks",
 arXiv 1903.08066, sections 3.3 and 3.4. Forward values are bit-identical to `fixed_point.fake_quantize`, eagerly, in a graph and
-under XLA.
+where `epilogue` compiles them with XLA.
 """
 
 from __future__ import annotations
@@ -22,66 +22,55 @@ MAX_EXPONENT = 127 - 24
 """Scales outside `2^MIN_EXPONENT .. 2^MAX_EXPONENT` are refused (Q5); here, where nothing can be raised, they give NaN."""
 
 
-def tqt_quantize(
-    x: tf.Tensor, log2_t: tf.Tensor, bits: int, signed: bool, limit: float | None = None, *, jit_compile: bool = False
-) -> tf.Tensor:
+def scale_exponent(log2_t: tf.Tensor, bits: int, signed: bool) -> tf.Tensor:
+    """Exponent `e` of the scale of a threshold, whose derivative by `log2_t` is 1 (T1).
+
+    Args:
+        log2_t: float32 scalar, binary logarithm of the real threshold.
+        bits: width, 2 to 16.
+        signed: two's complement or unsigned.
+
+    Returns:
+        Float32 scalar that holds an integer: `ceil(log2_t) - (bits - 1)` signed, `ceil(log2_t) - bits` unsigned (Q4).
+    """
+    return _ceil(tf.convert_to_tensor(log2_t)) - float(bits - int(signed))
+
+
+def quantize_at(x: tf.Tensor, exponent: tf.Tensor, bits: int, signed: bool, limit: float | None = None) -> tf.Tensor:
     r"""Quantizes `x` on the power-of-two grid of a trainable threshold.
 
-    Forward, with `e = ceil(log2_t) - (bits - 1)` signed, `e = ceil(log2_t) - bits` unsigned, `s = 2^e` and the integer bounds
-    `n, p` of the type (Q1 to Q5):
+    Forward, with `s = 2^e` and the integer bounds `n, p` of the type (Q1 to Q5):
 
         r = round_half_even(x / s)
         q = s * min(max(r, n), p')        p' = p, or min(p, round_half_even(limit / s)) where there is a limit (L2)
 
     Gradient (T1 to T3), summed over the tensor, with no 1/N and no clipping; the mask is on the rounded value, inclusive:
 
-        dq/dx      = 1 if n <= r <= p' else 0
-        dq/dlog2_t = s ln2 * { r - x/s           if n <= r <= p'
-                             { n                 if r < n
-                             { p                 if r > p' and p' = p
-                             { p' - limit/s      if r > p' and p' < p
+        dq/dx = 1 if n <= r <= p' else 0
+        dq/de = s ln2 * { r - x/s           if n <= r <= p'
+                        { n                 if r < n
+                        { p                 if r > p' and p' = p
+                        { p' - limit/s      if r > p' and p' < p
 
     The last line is the derivative of `q(min(x, limit))`: above the limit the input is the constant `limit`, whose only
     dependence on the threshold is its own rounding error. It is 0 whenever the limit lies on the grid: `s * p'` then stays `limit`
     while `s` moves.
 
-    A shared threshold is one `log2_t` handed to several calls; their gradients add up (T5). A threshold under `tf.stop_gradient`,
-    or one that is not a trainable variable, gets none (T4).
+    A shared threshold is one `log2_t` behind several calls; their gradients add up (T5). A threshold under `tf.stop_gradient`,
+    or one that is not a trainable variable, gets none (T4). A bias on the grid of its layer's products, `s = s_x * s_w` (L11), has
+    the sum of two exponents and no threshold of its own: its gradient goes to both thresholds that the scale derives from (T5).
 
     Args:
-        x: float32 or float64 tensor of any shape. Infinities saturate; a NaN stays NaN.
-        log2_t: float32 scalar, binary logarithm of the real threshold. NaN, or a scale outside Q5, turns the whole result into NaN.
+        x: float32 or float64 tensor of any shape; float64 where integers beyond 2^24 must stay exact. Infinities saturate; a NaN
+            stays NaN.
+        exponent: `e`, a float32 scalar that holds an integer, from `scale_exponent` or a sum of two. NaN, or a scale outside Q5,
+            turns the whole result into NaN.
         bits: width, 2 to 16 (32 for a bias).
         signed: two's complement or unsigned.
         limit: real upper bound (6.0 for relu6), or None.
-        jit_compile: compile forward and backward with XLA; same numbers.
 
     Returns:
         Tensor of the shape and dtype of `x`; -0.0 never occurs.
-    """
-    return quantize_at(x, scale_exponent(log2_t, bits, signed), bits, signed, limit, jit_compile=jit_compile)
-
-
-def scale_exponent(log2_t: tf.Tensor, bits: int, signed: bool) -> tf.Tensor:
-    """Exponent `e` of the scale `2^e` as a float32 scalar (Q4); its derivative by `log2_t` is 1 (T1)."""
-    return _ceil(tf.convert_to_tensor(log2_t)) - float(bits - int(signed))
-
-
-def quantize_at(
-    x: tf.Tensor, exponent: tf.Tensor, bits: int, signed: bool, limit: float | None = None, *, jit_compile: bool = False
-) -> tf.Tensor:
-    """`tqt_quantize` for a scale exponent that is already at hand; formulas, arguments and result as there.
-
-    A bias on the grid of its layer's products, `s = s_x * s_w` (L11), has the sum of two exponents and no threshold of its own: by
-    the chain rule its gradient goes to both thresholds that the scale derives from (T5).
-
-    Args:
-        x: float32 or float64 tensor; float64 where integers beyond 2^24 must stay exact.
-        exponent: float32 scalar holding an integer, from `scale_exponent` or a sum of two.
-        bits: width.
-        signed: two's complement or unsigned.
-        limit: real upper bound or None.
-        jit_compile: compile with XLA.
 
     Raises:
         ValueError: more than 24 bits in float32, which does not hold them.
@@ -89,7 +78,7 @@ def quantize_at(
     x = tf.convert_to_tensor(x)
     if bits > 24 and x.dtype != tf.float64:
         raise ValueError(f"more than 24 bits need float64. Received: {bits} bits, {x.dtype.name}")
-    quantized: tf.Tensor = _traced(bits, signed, limit, x.dtype, jit_compile)(x, exponent)
+    quantized: tf.Tensor = _traced(bits, signed, limit, x.dtype)(x, exponent)
     quantized.set_shape(x.shape)
     return quantized
 
@@ -108,25 +97,28 @@ def _traced_integers(dtype: tf.DType) -> Callable[..., tf.Tensor]:
     def integers(quantized: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
         return tf.cast(quantized * _scales(exponent, dtype)[1], tf.int32)
 
-    signature = [tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.float32)]
-    traced: Callable[..., tf.Tensor] = tf.function(integers, input_signature=signature, autograph=False)
-    return traced
+    return _once(integers, dtype)
 
 
 @functools.cache
-def _traced(bits: int, signed: bool, limit: float | None, dtype: tf.DType, jit_compile: bool) -> Callable[..., tf.Tensor]:
-    """One traced function per kind of quantizer, for tensors of every shape: a deep network traces in a fraction of the time.
-
-    Under XLA the shape is part of the program, so there it is traced per shape.
-    """
-    signature = None if jit_compile else [tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.float32)]
+def _traced(bits: int, signed: bool, limit: float | None, dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    """One traced function per kind of quantizer, for tensors of every shape: a deep network traces in a fraction of the time."""
 
     def fake_quantize(x: tf.Tensor, exponent: tf.Tensor) -> tf.Tensor:
         return _quantize(x, exponent, bits, signed, limit)
 
-    traced: Callable[..., tf.Tensor] = tf.function(
-        fake_quantize, input_signature=signature, autograph=False, jit_compile=jit_compile or None
-    )
+    return _once(fake_quantize, dtype)
+
+
+def _once(function: Callable[..., tf.Tensor], dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    """The function of a tensor of any shape and an exponent, traced here and now.
+
+    TensorFlow takes the kinds of quantizers, which have their Python code in common, for one function that is traced again and
+    again, and warns of it; not so of functions that are traced before they are called.
+    """
+    signature = [tf.TensorSpec(None, dtype), tf.TensorSpec([], tf.float32)]
+    with tf.init_scope():
+        traced: Callable[..., tf.Tensor] = tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
     return traced
 
 

@@ -67,6 +67,8 @@ class Training(Protocol):
     def seconds_per_step(self) -> float | None: ...
     @property
     def resumed_from(self) -> int | None: ...
+    @property
+    def ended_by(self) -> str | None: ...
 
 
 def training_lines(training: Training, trained_on: str = "") -> list[str]:
@@ -82,9 +84,10 @@ def training_lines(training: Training, trained_on: str = "") -> list[str]:
         whole = duration(training.seconds_per_step * (training.steps - (training.resumed_from or 0)), 1)
         pace = f", {training.seconds_per_step:.3g} s each ({whole})"
     resumed = "" if training.resumed_from is None else f", gone on from step {training.resumed_from:,}"
+    ended = "" if training.ended_by is None else f"; ended by {training.ended_by}"
     on = f" on {trained_on}" if trained_on else ""
     return [
-        f"trained{on}: {steps}, {training.epochs:.3g} epochs{pace}{resumed}",
+        f"trained{on}: {steps}, {training.epochs:.3g} epochs{pace}{resumed}{ended}",
         f"kept: step {training.kept:,}, selected by {training.selected_by}",
     ]
 
@@ -93,7 +96,7 @@ def training_table(training: Training) -> Group:
     """Validations that matter, and the thresholds that moved most; what there is not is left out."""
     parts = [validation_table(training)] if training.history else []
     if training.thresholds:
-        parts.append(threshold_table(training.thresholds))
+        parts.append(threshold_table(training))
     return Group(*parts)
 
 
@@ -112,9 +115,13 @@ def validation_table(training: Training) -> PlainTable:
     return table("Selection data", [columns[i] for i in known], [[row[i] for i in known] for row in rows])
 
 
-def threshold_table(thresholds: Sequence[Trained]) -> PlainTable:
-    """Thresholds by how far they moved; what counts in the end is the power of two above (Q4)."""
-    frozen = sum(one.frozen_at is not None for one in thresholds)
+def threshold_table(training: Training) -> PlainTable:
+    """Thresholds by how far they moved; what counts in the end is the power of two above (Q4).
+
+    What was frozen behind the kept step is no part of that state.
+    """
+    thresholds = training.thresholds
+    frozen_at = {one.group: one.frozen_at for one in thresholds if one.frozen_at is not None and one.frozen_at <= training.kept}
     other = sum(math.ceil(one.initial) != math.ceil(one.final) for one in thresholds)
     most = sorted(thresholds, key=lambda one: -abs(one.final - one.initial))[:SHOWN]
     rows = [
@@ -125,12 +132,12 @@ def threshold_table(thresholds: Sequence[Trained]) -> PlainTable:
             f"{one.final - one.initial:+.3f}",
             f"2^{math.ceil(one.initial)}",
             f"2^{math.ceil(one.final)}",
-            one.frozen_at,
+            frozen_at.get(one.group),
         )
         for one in most
     ]
     title = (
-        f"Thresholds: {frozen} of {len(thresholds)} frozen, {other} at another power of two; largest moves first "
+        f"Thresholds: {len(frozen_at)} of {len(thresholds)} frozen, {other} at another power of two; largest moves first "
         f"({len(most)} of {len(thresholds)})"
     )
     columns = ("share group", "log2 before", "log2 after", "moved", "before", "after", "frozen at")

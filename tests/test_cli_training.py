@@ -25,9 +25,10 @@ from tqt_onnx.cli.quantize import quantize
 from tqt_onnx.cli.sections import section_of
 from tqt_onnx.cli.training_options import MODES, OPTIMIZERS, SCHEDULE, STRATEGIES, WEIGHT_SCHEDULES, ScheduleOption
 from tqt_onnx.ir import UsageError, load, quantizers_of, save
+from tqt_onnx.verbs.training_data import AUTO, SELECTION
 
 FEW = "--steps 12 --batch-size 24 --weight-lr 1e-3 --weight-bits 4"
-LONG = "--steps 200 --batch-size 24 --weight-lr 1e-3 --weight-bits 4 --checkpoint-every 10"
+LONG = "--steps 300 --batch-size 24 --weight-lr 1e-3 --weight-bits 4 --checkpoint-every 10"
 
 
 @pytest.fixture(name="files", scope="module")
@@ -49,14 +50,14 @@ def words(files: Path, output: Path, options: str) -> list[str]:
 
 
 def test_choices_and_defaults_are_those_of_the_trainer() -> None:
-    from tqt_onnx.backend_tf import training
+    from tqt_onnx.backend_tf.training import phase, schedule, strategies
 
-    assert sorted(MODES) == sorted(training.MODES)
-    assert OPTIMIZERS == training.OPTIMIZERS
-    assert WEIGHT_SCHEDULES == training.WEIGHT_SCHEDULES
-    assert STRATEGIES == training.STRATEGIES
+    assert sorted(MODES) == sorted(phase.MODES)
+    assert OPTIMIZERS == schedule.OPTIMIZERS
+    assert WEIGHT_SCHEDULES == schedule.WEIGHT_SCHEDULES
+    assert STRATEGIES == strategies.STRATEGIES
     own = {entry.name: entry.default for entry in SCHEDULE}
-    assert own == {field.name: field.default for field in fields(training.Schedule)}
+    assert own == {field.name: field.default for field in fields(schedule.Schedule)}
 
 
 def test_defaults_are_those_of_the_python_verb() -> None:
@@ -68,7 +69,7 @@ def test_defaults_are_those_of_the_python_verb() -> None:
     own = {parameter.name: parameter.default for parameter in quantize.params}
     same = ("mode", "temperature", "label_smoothing", "batch_norm_momentum", "strategy", "label_offset", "method", "percentile")
     assert {name: own[name] for name in same} == {name: verb[name] for name in same}
-    assert float(own["select"]) == verb["select"]
+    assert (float(own["select"]), verb["select"]) == (SELECTION, AUTO)
 
 
 # --- options reach the verb
@@ -123,7 +124,8 @@ def test_without_options_everything_has_the_verbs_defaults(
     found = asked("")
     expected = {name: parameter.default for name, parameter in inspect.signature(retrain).parameters.items()}
     given = {"model": files / "net.onnx", "train": files / "train.npz", "folder": tmp_path / "out.train"}
-    settled = {"schedule": Schedule(), "bits": BitWidths(), "progress": found["progress"], **given}
+    settled = {"schedule": Schedule(), "bits": BitWidths(), "select": SELECTION, **given}
+    settled |= {name: found[name] for name in ("progress", "save")}
     assert {**expected, **found} == {**expected, **settled}
 
 
@@ -139,6 +141,8 @@ def test_without_options_everything_has_the_verbs_defaults(
         ("--checkpoint-every 9", {"checkpoint_every": 9}),
         ("--restart", {"restart": True}),
         ("--strategy mirrored", {"strategy": "mirrored"}),
+        ("--weight-method max", {"weight_method": "max"}),
+        ("--mode float --preset mobilenet_v1", {"mode": "float", "bits": None, "label_offset": 1}),
         ("--select 0", {"select": None}),
         ("--select 0.25", {"select": 0.25}),
         ("--select 40", {"select": 40.0}),
@@ -165,6 +169,7 @@ def test_the_help_has_sections(capsys: pytest.CaptureFixture[str]) -> None:
     assert titles[0] == "Options"
     assert titles[1:] == list(dict.fromkeys(section for option in quantize.params if (section := section_of(option)) is not None))
     assert "Retraining (--retrain)" in titles and "Weights" in titles
+    assert " ".join(text.split()).count("; with --retrain, of --train.") == 2  # of --limit and --exclude
     for entry in SCHEDULE:
         assert entry.flag.partition("/")[0] in text
         assert section_of(next(option for option in quantize.params if option.name == entry.name)) == entry.section
@@ -203,7 +208,8 @@ def test_a_training_writes_model_report_and_folder(files: Path, tmp_path: Path, 
         "held back",
     ):
         assert said in received.out
-    assert "calibrated on 50 of the training examples; tested on 400 examples of " in received.out
+    shown = " ".join(received.out.split())
+    assert f"calibrated on 50 of the 108 training examples of {files}/train.npz; tested on 400 examples of " in shown
     assert "static - float" in received.out and received.out.rstrip().endswith("out.onnx: written")
     assert "12/12 in " in received.err and "training, loss " in received.err  # the end of its progress
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
@@ -220,10 +226,51 @@ def test_a_training_writes_model_report_and_folder(files: Path, tmp_path: Path, 
         "the checkpoint belongs to another schedule" in line and "--restart" in line and "weight_lr 0.002 instead of 0.001" in line
     )
     assert (tmp_path / "out.onnx").read_bytes() == first
-    assert run([*command, "--force", "--mode", "float", "--restart", "--steps", "3"]) == 0
-    assert "out.onnx: written; it is the float network" in capsys.readouterr().out
+    narrow = command.index("--weight-bits")
+    floats = [*command[:narrow], *command[narrow + 2 :], "--force", "--mode", "float", "--restart", "--steps", "3"]
+    assert run(floats) == 0
+    shown = capsys.readouterr().out
+    assert "out.onnx: written; it is the float network" in shown
+    assert "fine-tuned - float" in shown and "static" not in shown and "retrained" not in shown
     assert newest(folder) == 3
     assert quantizers_of(load(tmp_path / "out.onnx")) is None
+
+
+def test_what_is_not_measured_is_written_all_the_same(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("0/a.png", "1/b.png"):
+        (tmp_path / "test" / name).parent.mkdir(parents=True)
+        (tmp_path / "test" / name).write_bytes(b"no image")
+    options = "--steps 2 --batch-size 24 --select 0"
+    command = words(files, tmp_path / "out.onnx", f"{options} --test {tmp_path}/test --json {tmp_path}/out.json")
+    assert run(command) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"{tmp_path}/out.onnx is written, and the same command with --force goes on from there" in line
+    assert f"could not be measured: {tmp_path}/test: 0/a.png: cannot be read as an image (of no known format)" in line
+    first = (tmp_path / "out.onnx").read_bytes()
+    assert not (tmp_path / "out.json").exists()
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tqt_onnx.verbs.retrain._measured", stopped)
+        assert run([*command, "--force"]) == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert f"tqt-onnx: {tmp_path}/out.onnx is written, but not measured" in lines and "interrupted" in lines[-1]
+
+    def full(*_: object, **__: object) -> None:
+        raise UsageError("out.onnx: cannot be written: no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tqt_onnx.ir.save", full)
+        assert run([*command, "--force"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"the training is done, and the same command goes on from {tmp_path}/out.train, but out.onnx: cannot be written" in line
+    assert run(words(files, tmp_path / "out.onnx", f"{options} --force --test {files}/test.npz")) == 0
+    assert "gone on from step 2" in capsys.readouterr().out
+    assert (tmp_path / "out.onnx").read_bytes() == first
 
 
 def test_a_process_that_is_not_the_chief_writes_nothing(
@@ -274,8 +321,12 @@ def ended(files: Path, output: Path, number: signal.Signals) -> tuple[int, str]:
     """Sends a signal to a training once it has written its second checkpoint; exit status and standard error."""
     command = [sys.executable, "-c", HEED, *words(files, output, LONG)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ}) as process:
-        while process.poll() is None and newest(output.with_suffix(".train")) < 20:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and newest(output.with_suffix(".train")) < 20 and time.monotonic() < deadline:
             time.sleep(0.01)
+        if time.monotonic() >= deadline:
+            process.kill()
+            pytest.fail(f"no second checkpoint: {process.communicate()[1]}")
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
     return process.returncode, errors
@@ -285,7 +336,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(files: Path, tmp
     status, errors = ended(files, tmp_path / "out.onnx", signal.SIGKILL)
     assert status == -signal.SIGKILL, errors
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.train"]
-    assert 20 <= newest(tmp_path / "out.train") < 200
+    assert 20 <= newest(tmp_path / "out.train") < 300
     assert run(words(files, tmp_path / "out.onnx", LONG)) == 0
     assert (tmp_path / "out.onnx").read_bytes() == uninterrupted
 
@@ -297,8 +348,8 @@ def test_ctrl_c_writes_the_model_and_the_same_command_goes_on(
     assert status == 130, errors
     assert "Traceback" not in errors
     step = newest(tmp_path / "out.train")
-    assert errors.splitlines()[-1] == f"tqt-onnx: interrupted at step {step} of 200; the same command with --force goes on"
-    assert 20 <= step < 200
+    assert errors.splitlines()[-1] == f"tqt-onnx: interrupted at step {step} of 300; the same command with --force goes on"
+    assert 20 <= step < 300
     assert run(["check", str(tmp_path / "out.onnx"), "--data", str(files / "train.npz")]) == 0
     assert run([*words(files, tmp_path / "out.onnx", LONG), "--force"]) == 0
     assert f"gone on from step {step}" in capsys.readouterr().out

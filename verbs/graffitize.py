@@ -107,13 +107,9 @@ def graffitize(
         DataError: no calibration data.
         ModelError: see `convert`.
     """
-    text = transforms.strip()
-    found = list(_QUANTIZE.finditer(text))
-    if found and (len(found) > 1 or text[found[-1].end() :].strip(" ,")):
-        raise UsageError(f"quantize is expected once, behind the other transforms. Received: {text!r}")
-    floats = text[: found[0].start()].strip().rstrip(",") if found else text
-    bits, training = _widths(found[0][1] or "") if found else (None, False)
-    images = _images(Path(in_graph), calibration) if found else None
+    floats, options_of_quantize = _parts(transforms)
+    bits, training = (None, False) if options_of_quantize is None else _widths(options_of_quantize)
+    images = None if options_of_quantize is None else _images(Path(in_graph), calibration)
     conversion = convert(
         in_graph,
         inputs=inputs,
@@ -136,6 +132,25 @@ def graffitize(
     if training:
         return Graffitization(conversion, None, to_keras(conversion.model, images, batch_norm="moving", **options))
     return Graffitization(conversion, quantize(conversion.model, images, weight_method="max", **options))
+
+
+def trains(transforms: str) -> bool:
+    """Whether a list of transforms asks for a training graph: a `.keras` file instead of ONNX.
+
+    Raises:
+        UsageError: an option that `quantize` does not have there, or `quantize` in front of others.
+    """
+    options = _parts(transforms)[1]
+    return options is not None and _widths(options)[1]
+
+
+def _parts(transforms: str) -> tuple[str, str | None]:
+    """The transforms in front of `quantize`, and the options of that, or None without it."""
+    text = transforms.strip()
+    found = list(_QUANTIZE.finditer(text))
+    if found and (len(found) > 1 or text[found[-1].end() :].strip(" ,")):
+        raise UsageError(f"quantize is expected once, behind the other transforms. Received: {text!r}")
+    return (text[: found[0].start()].strip().rstrip(","), found[0][1] or "") if found else (text, None)
 
 
 def _shaped(transforms: str, input_shape: Sequence[int] | None) -> str:

@@ -7,22 +7,21 @@ same insertion of Q/DQ pairs as static ones (R5): what is shipped is never a sec
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..calibrate import PERCENTILE
-from ..datasets import AccuracyResult, Augmentation, Dataset, Preprocessing
+from ..datasets import Augmentation, Preprocessing
 from ..ir import UsageError
 from ..passes import BitWidths
 from .evaluate import evaluate
 from .quantize import calibrate_prepared, check_methods, decide_trained, finish, prepare
 from .retraining import Retraining, StoppedError
 from .sources import Data, Progress, open_model
-from .training_data import training_data
+from .training_data import TrainingData, digest, training_data
+from .training_folder import training_folder
 from .training_progress import TrainingProgress
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from ..backend_tf.training import Listener, Schedule, TrainingResult
     from ..passes import Pass
 
-FLOAT, STATIC, RETRAINED = "float", "static", "retrained"
-"""What the models of the final comparison are called."""
+FLOAT, STATIC, RETRAINED, FINE_TUNED = "float", "static", "retrained", "fine-tuned"
+"""What the models of the final comparison are called; the last one is that of the mode `float`."""
 
 NOTHING: Final = "nothing"
 """What is said of data that were not used."""
@@ -43,12 +42,12 @@ def retrain(
     train: Data | Any,
     *,
     calibration: Data | None = None,
-    select: Data | float | None = 0.1,
+    select: Data | float | Literal["auto"] | None = "auto",
     test: Data | None = None,
     bits: BitWidths | None = None,
     method: str = "mse",
     percentile: float = PERCENTILE,
-    weight_method: str = "3sd",
+    weight_method: str | None = None,
     parallel: bool = False,
     ignore_ranges: bool = False,
     passes: str | Sequence[Pass] | None = None,
@@ -72,6 +71,7 @@ def retrain(
     seed: int = 0,
     listener: Listener | None = None,
     progress: Progress | None = None,
+    save: Callable[[Retraining], None] | None = None,
 ) -> Retraining:
     """Quantizes a float model and trains its weights and thresholds.
 
@@ -83,12 +83,13 @@ def retrain(
             labels for `loss="distill"`.
         calibration: what the first thresholds are from; by default 50 of the training examples.
         select: what chooses the best step: data, or how much of `train` is held back for it (a share below 1, or a number of
-            examples); None for nothing.
+            examples); None for nothing. By default a tenth is held back, of a `tf.data.Dataset` nothing.
         test: measured at the end, and used for nothing else.
-        bits: as for `quantize`, as are `method`, `percentile`, `parallel`, `ignore_ranges`, `passes`.
+        bits: as for `quantize`, as are `method`, `percentile`, `parallel`, `ignore_ranges`, `passes`; none in the mode `float`.
         method: of activation thresholds.
         percentile: of that method.
-        weight_method: of weight thresholds; `3sd` is the paper's for training (C1).
+        weight_method: of weight thresholds: where training starts, by default `3sd`, the paper's (C1); and of the static network
+            it is compared with on the test data, by default `mse`, the best of static mode.
         parallel: one float pass instead of the sequential walk.
         ignore_ranges: measure tensors too whose range came with the source.
         passes: instead of the recipes.
@@ -112,29 +113,35 @@ def retrain(
         seed: of the order of the data, augmentation, and what is drawn from it.
         listener: told of steps, validations and freezing.
         progress: called with (done, total, what).
+        save: called with the result as soon as there is one, in the process that writes files: before the test data are measured,
+            so that nothing they do can lose a training.
 
     Raises:
         ModelError: unreadable, or quantized already.
         UnsupportedError: nothing to quantize, or an operator that has no counterpart in TensorFlow.
         DataError: data that does not fit, or overlaps.
         UsageError: arguments that contradict each other, a checkpoint of another training, or devices that are not there.
-        StoppedError: the loss is not finite any more; it holds the best state so far.
+        StoppedError: the loss is not finite any more, or data cannot be read on the way; it holds the best state so far, of which
+            nothing is measured.
         WorkerLostError: another worker is gone.
     """
     from ..frontend_tf.quiet import quiet
 
-    check_methods(method, weight_method)
+    check_methods(method, weight_method or "3sd")
     with quiet():
         from ..backend_tf import regenerate
         from ..backend_tf.training import (
-            DivergedError,
             Listeners,
             Schedule,
+            StoppedTrainingError,
             check_batches,
+            check_delay,
+            check_keep,
             check_mode,
             forget_checkpoints,
             heads_of,
             is_chief,
+            is_multi_worker,
             make_loss,
             make_strategy,
         )
@@ -143,7 +150,8 @@ def retrain(
     schedule = schedule or Schedule()
     check_mode(mode, schedule, quantizers=True)
     augmentation = Augmentation.parse(augment) if isinstance(augment, str) else augment
-    place = None if folder is None else writable_folder(folder)
+    widths = _widths(mode, bits)
+    place = None if folder is None else training_folder(folder)
     distribution = make_strategy(strategy)  # before TensorFlow runs anything
     source = open_model(model)
     data = training_data(
@@ -157,9 +165,7 @@ def retrain(
         exclude=exclude,
         seed=seed,
     )
-    widths = bits or BitWidths()
-    if mode == "float":
-        widths = replace(widths, layer=32)  # its lowered form is the closest to the float network
+    keep = check_keep(keep, schedule, data.select is not None, is_multi_worker(distribution))
     prepared = prepare(source, data.calibration, bits=widths, ignore_ranges=ignore_ranges, passes=passes, preprocess=preprocess)
     with distribution.scope():  # in float, so that all that can be refused is refused before the calibration
         network = regenerate(prepared.model, batch_norm_momentum=batch_norm_momentum)
@@ -168,42 +174,52 @@ def retrain(
         network, schedule.batch, augmentation, seed, label_offset, classes=expected.classes, steps_per_epoch=steps_per_epoch
     )
     check_batches(batches, schedule.batch, distribution.num_replicas_in_sync, expected.needs_labels)
-    data.check_labels(expected.classes, label_offset, needed=expected.needs_labels)
+    check_delay(schedule, batches.steps_per_epoch)
+    data.check_labels(expected.classes, label_offset, needed=expected.needs_labels, tested=expected.heads[0].classes)
     calibrate = partial(calibrate_prepared, method=method, percentile=percentile, parallel=parallel, progress=progress)
     if mode != "float":
-        calibrated = calibrate(prepared, weight_method=weight_method)
+        calibrated = calibrate(prepared, weight_method=weight_method or "3sd")
         with distribution.scope():
             network = regenerate(
                 prepared.model, calibrated.graph, calibrated.log2_thresholds, batch_norm_momentum=batch_norm_momentum
             )
 
     def recalibrate(floating: onnx_ir.Model) -> dict[str, float]:
-        return calibrate(replace(prepared, model=floating), weight_method=weight_method).log2_thresholds
+        return calibrate(replace(prepared, model=floating), weight_method=weight_method or "3sd").log2_thresholds
 
     def result(training: TrainingResult) -> Retraining:
         trained = replace(prepared, model=network.float_model())
         quantization = None if mode == "float" else finish(trained, decide_trained(trained, network.log2_thresholds()))
-        written = trained.model if quantization is None else quantization.model
-        tested = data.test if chief and not training.interrupted else None  # who presses Ctrl-C does not want to wait
-        accuracy = None
-        if tested is not None:  # against the same network in static mode
-            static = None if mode == "float" else finish(prepared, calibrate(prepared)).model
-            accuracy = _accuracy({FLOAT: source, STATIC: static, RETRAINED: written}, tested, label_offset, progress)
-        return Retraining(
-            written,
-            quantization,
-            training,
-            dict(network.folded_layers),
-            data.trained_on,
-            data.selected_on,
-            NOTHING if tested is None else data.tested_on,
-            NOTHING if mode == "float" else data.calibrated_on,
-            accuracy,
-            chief,
+        found = Retraining(
+            model=trained.model if quantization is None else quantization.model,
+            quantization=quantization,
+            training=training,
+            folded_layers=dict(network.folded_layers),
+            trained_on=data.trained_on,
+            selected_on=data.selected_on,
+            tested_on=NOTHING,
+            calibrated_on=NOTHING if mode == "float" else f"{len(prepared.feeder or ()):,} {data.calibrated_on}",
+            accuracy=None,
+            chief=chief,
         )
+        if save is not None and chief:
+            save(found)
+        return found
+
+    def static() -> onnx_ir.Model:
+        return finish(prepared, calibrate(prepared, weight_method=weight_method or "mse")).model
 
     chief = is_chief(distribution)
-    selection = data.selection(network, schedule.batch, label_offset)
+    identity = data.identity(label_offset, augmentation)
+    if schedule.quant_delay:  # else the thresholds it gave are in the network that is compared
+        identity["calibration"] = [
+            method,
+            percentile,
+            weight_method,
+            parallel,
+            len(prepared.feeder or ()),
+            digest(next(prepared.feeds())),
+        ]
     shown = TrainingProgress(progress or _silent, schedule.total(batches.steps_per_epoch))
     if place is not None and restart:
         forget_checkpoints(place)
@@ -216,7 +232,7 @@ def retrain(
             loss=loss,
             temperature=temperature,
             label_smoothing=label_smoothing,
-            select=shown.watched(selection, data.select),
+            select=shown.watched(data.selection(network, schedule.batch, label_offset, expected.classes), data.select),
             select_name=data.selected_on,
             keep=keep,
             folder=place,
@@ -225,10 +241,14 @@ def retrain(
             strategy=distribution,
             calibrate=recalibrate,
             listener=Listeners([shown] if listener is None else [shown, listener]),
+            identity=identity,
         )
-    except DivergedError as error:
+    except StoppedTrainingError as error:
         raise StoppedError(error, result(error.result)) from error
-    return result(done)
+    found = result(done)
+    if data.test is None or not chief or done.interrupted:  # who presses Ctrl-C does not want to wait
+        return found
+    return _measured(found, source, None if mode == "float" else static(), data, label_offset, progress)
 
 
 def make_schedule(**numbers: Any) -> Schedule:
@@ -244,28 +264,36 @@ def make_schedule(**numbers: Any) -> Schedule:
     return Schedule(**numbers)
 
 
-def writable_folder(path: str | os.PathLike[str]) -> Path:
-    """A folder that need not be there yet; nothing is made or left in it.
-
-    Raises:
-        UsageError: it cannot be made or written.
-    """
-    folder = Path(path)
-    there = next((path for path in (folder, *folder.parents) if path.exists() or path.is_symlink()), Path())
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise UsageError(f"{folder}: a folder that can be written is expected. Received: {there}: {error.strerror}") from None
-    return folder
+def _measured(
+    found: Retraining,
+    source: onnx_ir.Model,
+    static: onnx_ir.Model | None,
+    data: TrainingData,
+    label_offset: int,
+    progress: Progress | None,
+) -> Retraining:
+    """The same with its accuracy on the test data, beside the float network's and, of a quantized one, the static network's."""
+    assert data.test is not None
+    models = {FLOAT: source, FINE_TUNED: found.model} if static is None else {FLOAT: source, STATIC: static, RETRAINED: found.model}
+    labelled = data.test.all_labels is not None
+    accuracy = evaluate(models, data.test, label_offset=label_offset, labelled=labelled, progress=progress)
+    return replace(found, tested_on=data.tested_on, accuracy=accuracy)
 
 
 def _silent(done: int, total: int, what: str) -> None:
     del done, total, what
 
 
-def _accuracy(
-    models: dict[str, onnx_ir.Model | None], test: Dataset, label_offset: int, progress: Progress | None
-) -> AccuracyResult:
-    there = {name: model for name, model in models.items() if model is not None}
-    return evaluate(there, test, label_offset=label_offset, labelled=test.all_labels is not None, progress=progress)
+def _widths(mode: str, bits: BitWidths | None) -> BitWidths:
+    """The widths; the mode `float` has none, and its lowered form of 32 bits is the closest to the float network.
+
+    Raises:
+        UsageError: widths for the mode `float`.
+    """
+    if mode != "float":
+        return bits or BitWidths()
+    given = {} if bits is None else {name: value for name, value in asdict(bits).items() if value != getattr(BitWidths(), name)}
+    if given:
+        received = ", ".join(f"{name} {value}" for name, value in given.items())
+        raise UsageError(f"the mode float trains without quantizers: widths have no effect there. Received: {received}")
+    return BitWidths(layer=32)

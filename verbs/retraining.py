@@ -30,7 +30,7 @@ class Retraining:
         selected_on: which data chose the step.
         tested_on: which data the accuracies are of.
         calibrated_on: which data the first thresholds are from.
-        accuracy: float, static and retrained network on the test data; None without such, and where the training was interrupted.
+        accuracy: float, static and retrained network on the test data; None without such, and where the training did not end well.
         chief: whether this process is the one of its strategy that writes files.
     """
 
@@ -63,7 +63,7 @@ class Retraining:
 
 
 class StoppedError(TqtOnnxError):
-    """A training whose loss is no finite number any more.
+    """A training that cannot go on: its loss is no finite number any more, or data cannot be read.
 
     Attributes:
         retraining: the best state so far.

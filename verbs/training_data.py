@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from ..datasets import Augmentation, Dataset, Preprocessing, Shuffled, open_array, open_dataset, refuse_overlap, split_for_training
+from ..datasets import (
+    Augmentation,
+    Dataset,
+    Preprocessing,
+    Shuffled,
+    open_array,
+    open_dataset,
+    output_indices,
+    refuse_overlap,
+    split_for_training,
+)
 from ..ir import DataError, UsageError, fed_inputs, name_of, static_shape
 from .sources import Data, Feeds, Labels, drawn
 
@@ -21,6 +33,12 @@ if TYPE_CHECKING:
 
 CALIBRATION: Final = 50
 """Training examples that calibrate where nothing else is given."""
+
+SELECTION: Final = 0.1
+"""Share of the training examples that is held back for selection where nothing else is asked for."""
+
+AUTO: Final = "auto"
+"""Selection by that share of examples, and by nothing with a `tf.data.Dataset`, of which nothing can be held back."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +53,7 @@ class TrainingData:
         trained_on: in words.
         selected_on: in words.
         tested_on: in words.
-        calibrated_on: in words.
+        calibrated_on: in words, behind the number of examples.
     """
 
     train: Any
@@ -82,27 +100,36 @@ class TrainingData:
             return FromTfData(self.train, inputs, batch_size, steps_per_epoch=steps_per_epoch, label_offset=label_offset)
         return Shuffled(self.train, next(iter(inputs)), batch_size, seed, augment, classes=classes, label_offset=label_offset)
 
-    def check_labels(self, classes: int | None, label_offset: int, *, needed: bool) -> None:
-        """Refuses labels of the selection and the test data that are no classes, where they are in memory; else they are when read.
+    def check_labels(self, classes: int | None, label_offset: int, *, needed: bool, tested: int | None) -> None:
+        """Refuses labels that are no classes before anything is trained: all of the test data, and selection data in memory.
+
+        Labels of other selection data are checked by the first validation, which reads them all.
 
         Args:
-            classes: that labels must be among; None for any.
+            classes: that labels of the selection data must be among; None for any.
             label_offset: output index of class 0.
             needed: whether the selection data must have labels.
+            tested: scores that the first output gives, by which accuracy is counted; None where it gives no `[n, classes]`.
 
         Raises:
-            DataError: no labels, or a label that is no class.
+            DataError: no labels, a label that is no class, or test data for an output without classes.
         """
         if needed and self.select is not None and self.select.all_labels is None:
             raise DataError(
                 f"{self.select.source}: selection data with labels is expected, as of the training data. Received: none"
             )
-        for data in (self.select, self.test):
-            if data is not None:
-                Shuffled(data, "", 1, 0, classes=classes, label_offset=label_offset)
+        if self.test is not None and tested is None:
+            raise DataError(
+                f"{self.test.source}: test data is for networks whose first output has a score for each class, [n, classes]. "
+                "Received: another output"
+            )
+        if self.select is not None and isinstance(self.select.all_labels, np.ndarray):
+            _targets(self.select, self.select.rows, self.select.labels, label_offset, classes)
+        if self.test is not None:
+            _targets(self.test, self.test.rows, self.test.labels, label_offset, tested)
 
     def selection(
-        self, network: RegeneratedModel, batch_size: int, label_offset: int
+        self, network: RegeneratedModel, batch_size: int, label_offset: int, classes: int | None
     ) -> Callable[[], Iterator[tuple[Feeds, Labels]]] | None:
         """The selection data in batches, anew at each call; None where nothing selects."""
         select, name = self.select, next(iter(network.program.inputs))
@@ -110,17 +137,36 @@ class TrainingData:
             return None
 
         def batches() -> Iterator[tuple[Feeds, Labels]]:
+            start = 0
             for inputs, labels in select.batches(batch_size):
-                yield {name: inputs}, None if labels is None else labels + label_offset
+                rows = select.rows[start : start + len(inputs)]
+                yield {name: inputs}, _targets(select, rows, labels, label_offset, classes)
+                start += len(inputs)
 
         return batches
+
+    def identity(self, label_offset: int, augment: Augmentation | None) -> dict[str, Any]:
+        """What a checkpoint and the training that goes on from it must share, besides what the trainer itself compares."""
+        chosen = None
+        if self.select is not None:
+            names = hashlib.sha256("\n".join(self.select.names()).encode("utf-8", "surrogateescape"))
+            chosen = {"count": len(self.select), "names": names.hexdigest()}
+        changes = None if augment is None else asdict(augment)
+        return {"label offset": label_offset, "augmentation": changes, "selection data": chosen}
+
+
+def _targets(dataset: Dataset, rows: Any, labels: Labels, label_offset: int, classes: int | None) -> Labels:
+    """Indices of the right outputs of these rows."""
+    if labels is None:
+        return None
+    return output_indices(labels, label_offset, classes, dataset.source, lambda place: dataset.reader.name(int(rows[place])))
 
 
 def training_data(
     model: onnx_ir.Model,
     train: Any,
     *,
-    select: Data | float | None,
+    select: Data | float | Literal["auto"] | None,
     test: Data | None,
     calibration: Data | None,
     preprocess: str | Preprocessing,
@@ -135,8 +181,12 @@ def training_data(
         UsageError: a `tf.data.Dataset` of which a part is to be held back or left out, or without calibration data.
     """
     inputs = fed_inputs(model.graph)
-    if hasattr(train, "element_spec"):
-        if isinstance(select, (int, float)) or calibration is None:
+    pipeline = hasattr(train, "element_spec")
+    if isinstance(select, str) and select == AUTO:
+        select = None if pipeline else SELECTION
+    held = float(select) if isinstance(select, numbers.Real) else None
+    if pipeline:
+        if held is not None or calibration is None:
             raise UsageError(
                 "of a tf.data.Dataset nothing can be held back: selection data or select=None, and calibration data, are expected. "
                 f"Received: select={select!r}, calibration {'missing' if calibration is None else 'given'}"
@@ -155,21 +205,20 @@ def training_data(
             "a tf.data.Dataset",
             _words(chosen),
             _words(tested),
-            "data of its own",
+            _calibration_words(calibration),
         )
     if len(inputs) != 1:
         names = ", ".join(name_of(value) for value in inputs)
         raise DataError(f"the model has the inputs {names}: a tf.data.Dataset of dictionaries is expected to train on")
     dataset = _open(model, train, preprocess, limit=limit, seed=seed, exclude=exclude)
-    held: Dataset | float | None = select if isinstance(select, (int, float)) else None
-    if select is not None and held is None:
-        held = _open(model, select, preprocess)
-    split = split_for_training(dataset, held, test=None if test is None else _open(model, test, preprocess), seed=seed)
+    chooses = held if select is None or held is not None else _open(model, select, preprocess)
+    split = split_for_training(dataset, chooses, test=None if test is None else _open(model, test, preprocess), seed=seed)
     _refuse_calibration(model, calibration, split.test)
-    calibrated_on = "data of its own"
+    calibrated_on = f"of the {len(split.train):,} training examples of {split.train.source}"
     if calibration is None:
         calibration = split.train.sample(min(CALIBRATION, len(split.train)), seed)
-        calibrated_on = f"{len(calibration)} of the training examples"
+    else:
+        calibrated_on = _calibration_words(calibration)
     return TrainingData(
         split.train,
         split.select,
@@ -210,3 +259,18 @@ def _open(
 
 def _words(dataset: Dataset | None) -> str:
     return "nothing" if dataset is None else f"{len(dataset):,} examples of {dataset.source}"
+
+
+def _calibration_words(calibration: Data) -> str:
+    if isinstance(calibration, Dataset):
+        return f"examples of {calibration.source}"
+    named = isinstance(calibration, (str, os.PathLike))
+    return f"examples of {os.fspath(calibration) if named else 'arrays'}"  # type: ignore[arg-type]
+
+
+def digest(feeds: Feeds) -> str:
+    """A hash of one batch."""
+    found = hashlib.sha256()
+    for name in sorted(feeds):
+        found.update(f"{name} {feeds[name].shape} {feeds[name].dtype}".encode() + np.ascontiguousarray(feeds[name]).tobytes())
+    return found.hexdigest()

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 MINUTES: Final = 5.0
 """Default time budget."""
 
-_FULL: Final = 0.6
+_FULL: Final = 0.5
 """Share of the budget for the full treatment; the rest is for the quick version of the layers left, and for judging."""
 
 _JUDGED: Final = 100

@@ -92,7 +92,18 @@ def matmul(trace: Trace, step: Step) -> Laid:
 
 
 def _full(x: tf.Tensor, kernel: tf.Tensor, strides: Any, dilations: Any, padding: str) -> tf.Tensor:
+    if x.dtype == tf.float64 and max(dilations) > 1:  # TensorFlow's gradient of that has no kernel on a CPU
+        kernel, dilations = _spread(kernel, dilations), (1, 1)
     return tf.nn.conv2d(x, kernel, list(strides), padding, dilations=list(dilations))
+
+
+def _spread(kernel: tf.Tensor, dilations: Any) -> tf.Tensor:
+    """A kernel `[H, W, ...]` with zeros between its taps: the same sums without dilations."""
+    height, width, *channels = kernel.shape
+    gaps = [[0, 0], [0, dilations[0] - 1], [0, 0], [0, dilations[1] - 1], [0, 0], [0, 0]]
+    wide = tf.pad(tf.reshape(kernel, (height, 1, width, 1, *channels)), gaps)
+    wide = tf.reshape(wide, (height * dilations[0], width * dilations[1], *channels))
+    return wide[: (height - 1) * dilations[0] + 1, : (width - 1) * dilations[1] + 1]
 
 
 def _depthwise(x: tf.Tensor, kernel: tf.Tensor, strides: Any, dilations: Any, padding: str) -> tf.Tensor:

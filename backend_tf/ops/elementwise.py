@@ -62,7 +62,12 @@ def clip(trace: Trace, step: Step) -> Laid:
     if is_limit_of(trace.quantizers.get(step.outputs[0]), low, high):
         return x
     y = x.tensor
-    y = y if low is None else tf.maximum(y, tf.constant(low, y.dtype))
+    if low == 0.0 and trace.is_float:  # one pass each way, which TensorFlow moreover does together with a convolution and its bias
+        if high == 6.0:
+            return x.like(tf.nn.relu6(y))
+        y = tf.nn.relu(y)
+    elif low is not None:  # on a grid, where many values are just zero or the bound: both count as inside (T2)
+        y = tf.maximum(y, tf.constant(low, y.dtype))
     return x.like(y if high is None else tf.minimum(y, tf.constant(high, y.dtype)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -32,6 +33,9 @@ _FOLDER: Final = "checkpoints"
 _PREFIX: Final = "step"
 _LATEST: Final = "latest.json"
 
+OWN: Final = frozenset({_FOLDER, "log.csv", "thresholds.csv", "validation.csv", "frozen.csv", "tensorboard"})
+"""What lies in the folder of a training: checkpoints, and the files of `TrainingLog`."""
+
 
 class Checkpoints:
     """The checkpoints in one folder.
@@ -60,7 +64,8 @@ class Checkpoints:
                 self._folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UsageError(f"{folder}: a folder that can be written is expected: {error.strerror}") from error
-        self._written: int | None = None
+        self._written: list[str] = []
+        self._record = ""
         self._at = time.monotonic()
 
     def restore(self) -> bool:
@@ -88,7 +93,7 @@ class Checkpoints:
                 logger.warning("%s is damaged, the one before is tried: %s", path, str(error).splitlines()[0])
                 continue
             self._state.unpack()
-            self._written = self._state.facts.step
+            self._written, self._record = [Path(path).name], self._state.facts.to_json()
             return True
         if known:
             raise DataError(
@@ -102,24 +107,33 @@ class Checkpoints:
         return time.monotonic() - self._at >= SECONDS if self._every is None else step % self._every == 0
 
     def save(self) -> None:
-        """Writes a checkpoint of the present step, unless there is one."""
-        step = self._state.facts.step
+        """Writes a checkpoint of the present step, unless there is one; on a disk that is full the one before has to do."""
+        name, record = f"{_PREFIX}-{self._state.facts.step}", self._state.facts.to_json()
         self._at = time.monotonic()
-        if not self._writes or self._written == step:
+        if not self._writes or (self._written[:1] == [name] and self._record == record):
             return
+        names = [name, *(before for before in self._written[:1] if before != name)]
+        try:
+            self._write(names)
+        except (tf.errors.OpError, OSError, UsageError) as error:
+            self._remove_all_but(self._written)
+            kept = f"the one of {self._written[0]} stays" if self._written else "there is none yet"
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            logger.warning("%s: no checkpoint could be written, %s: %s", self._folder / name, kept, reason)
+            return
+        self._written, self._record = names, record
+        self._remove_all_but(names)
+
+    def _write(self, names: list[str]) -> None:
+        """Writes the first of these, and the file that names them."""
         self._state.pack()
-        prefix = self._folder / f"{_PREFIX}-{step}"
-        self._checkpoint.write(str(prefix))
-        for file in self._folder.glob(f"{prefix.name}.*"):
+        self._checkpoint.write(str(self._folder / names[0]))
+        for file in self._folder.glob(f"{names[0]}.*"):
             _flush(file)
-        before = [] if self._written is None else [f"{_PREFIX}-{self._written}"]
-        names = [prefix.name, *before]
         with atomic_path(self._folder / _LATEST, force=True) as path:
             path.write_text(json.dumps(names), encoding="utf-8")
             _flush(path)
         _flush(self._folder)
-        self._written = step
-        self._remove_all_but(names)
 
     def _known(self) -> list[Path]:
         """Checkpoints that were written to the end, the newest first."""
@@ -152,8 +166,34 @@ class Checkpoints:
 
 
 def forget_checkpoints(folder: Path) -> None:
-    """Removes the checkpoints of a training from its folder, where there are any, so that it begins anew."""
-    shutil.rmtree(folder / _FOLDER, ignore_errors=True)
+    """Removes the checkpoints of a training from its folder, where there are any, so that it begins anew; nothing else."""
+    inside = folder / _FOLDER
+    for path in [*inside.iterdir()] if inside.is_dir() else []:
+        if _is_ours(path.name):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or something else is in it
+        inside.rmdir()
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses to mix a training's files with others.
+
+    Raises:
+        UsageError: the folder holds something, but no training.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    inside = [path.name for path in (folder / _FOLDER).iterdir()] if (folder / _FOLDER).is_dir() else []
+    if set(names) <= OWN and all(map(_is_ours, inside)):
+        return
+    if _LATEST not in inside or not any(name.startswith(f"{_PREFIX}-") for name in inside):
+        raise UsageError(
+            f"{folder}: a folder that is new, empty, or holds a training already is expected. Received: one with {names[0]}"
+        )
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file in the folder of checkpoints has a name that `Checkpoints` gives."""
+    return name == _LATEST or name.startswith((f"{_PREFIX}-", f".{_LATEST}."))
 
 
 def model_fingerprint(model: RegeneratedModel) -> str:
@@ -169,8 +209,15 @@ def _difference(found: object, expected: object) -> str:
     """What differs, short: of two records their differing entries."""
     if isinstance(found, dict) and isinstance(expected, dict):
         names = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
-        return ", ".join(f"{name} {expected.get(name)} instead of {found.get(name)}" for name in names)
-    return f"{str(expected)[:12]} instead of {str(found)[:12]}"
+        return ", ".join(f"{name} {_shortly(expected.get(name))} instead of {_shortly(found.get(name))}" for name in names)
+    return f"{_shortly(expected)} instead of {_shortly(found)}"
+
+
+def _shortly(value: object) -> str:
+    """A word, a number, the beginning of a hash, or a record of them."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shortly(entry)}" for name, entry in value.items())
+    return "none" if value is None else value[:12] if isinstance(value, str) else str(value)
 
 
 def _flush(path: Path) -> None:

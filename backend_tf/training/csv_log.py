@@ -14,7 +14,9 @@ Value = float | int | str | None
 
 
 class CsvLog:
-    """Rows `step, ...` of one file; the first one decides the columns. Every row is on the disk when `row` returns.
+    """Rows `step, ...` of one file; the first one decides the columns.
+
+    When `row` returns the system has the row: it outlives the process, if not the machine.
 
     Args:
         path: the file; it is made with the first row.

@@ -133,9 +133,27 @@ def check_batches(batches: TrainingBatches, batch: int, replicas: int, needs_lab
 
 
 def fingerprint(batches: TrainingBatches) -> str:
-    """What tells this data, its order and its augmentation from others: a hash of the sizes and of the first batch."""
-    feeds, labels = batches.batch(0)
-    digest = hashlib.sha256(f"{batches.batch_size} {batches.steps_per_epoch}".encode())
+    """What tells this data, its order and its augmentation from others: a hash of the sizes and of the first batch.
+
+    Data that have a `fingerprint()` of their own, as `FromTfData`, are asked for that instead.
+    """
+    own = getattr(batches, "fingerprint", None)
+    if callable(own):
+        return str(own())
+    return _digest(f"{batches.batch_size} {batches.steps_per_epoch}", batches.batch(0))
+
+
+def selection_fingerprint(select: SelectionData | None) -> str | None:
+    """What tells selection data from others: a hash of the first batch; None without any."""
+    if select is None:
+        return None
+    batches = iter(select())
+    return _digest("", next(batches, ({}, None)))
+
+
+def _digest(sizes: str, batch: Batch) -> str:
+    feeds, labels = batch
+    digest = hashlib.sha256(sizes.encode())
     for name in sorted(feeds):
         digest.update(f"{name} {feeds[name].shape} {feeds[name].dtype}".encode())
         digest.update(np.ascontiguousarray(feeds[name]).tobytes())

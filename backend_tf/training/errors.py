@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ...ir import TqtOnnxError
+from ...ir import DataError, TqtOnnxError
 from .result import TrainingResult
 
 
-class DivergedError(TqtOnnxError):
-    """The loss is not a finite number any more. The model holds the best weights and thresholds so far.
+class StoppedTrainingError(TqtOnnxError):
+    """A training that cannot go on. The model holds the best weights and thresholds so far.
 
     Attributes:
         result: what had been done.
@@ -16,6 +16,14 @@ class DivergedError(TqtOnnxError):
     def __init__(self, message: str, result: TrainingResult) -> None:
         super().__init__(message)
         self.result = result
+
+
+class DivergedError(StoppedTrainingError):
+    """The loss, or what is trained, is not a finite number any more."""
+
+
+class BrokenDataError(StoppedTrainingError, DataError):
+    """Data that cannot be used was met on the way; a checkpoint holds what was done, where there is a folder."""
 
 
 class WorkerLostError(TqtOnnxError):

@@ -26,7 +26,8 @@ class TrainingLog:
     - `frozen.csv`: step, share group and `log2_t` of each threshold that was frozen;
     - `tensorboard/`: the same as curves, and each freezing as a text.
 
-    Validation counts into no rate. Rows of the CSV files are on the disk at once, those of TensorBoard after ten seconds.
+    Validation counts into no rate. The system has rows of the CSV files at once, so that they outlive the process, and those of
+    TensorBoard after ten seconds.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps instead of within one."""
+"""Ctrl-C, and the polite way to end a process, between two steps instead of within one."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import logging
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 logger = logging.getLogger(__name__)
 
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+"""What asks for an end: Ctrl-C, and what `kill`, batch systems and containers send before they end a process."""
+
 
 class Interrupt:
-    """Within its block the first Ctrl-C is only noted; a second one raises KeyboardInterrupt as ever.
+    """Within its block the first of `SIGNALS` is only noted; the second one raises KeyboardInterrupt.
 
-    Signals belong to the main thread: in another one the block changes nothing.
+    Signals belong to the main thread: in another one the block changes nothing. Nor does it where something other than Python
+    handles a signal, as that could not be put back.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._note)
+            handled = [number for number in SIGNALS if signal.getsignal(number) is not None]
+            self._before = {number: signal.signal(number, self._note) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del number, frame

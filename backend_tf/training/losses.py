@@ -70,6 +70,7 @@ class Loss:
         needs_labels: whether batches must have labels.
         needs_teacher: whether the float model must run beside.
         classes: number of classes that labels are checked against, or None.
+        scored: the one output whose classes are counted for accuracy and agreement, or None.
     """
 
     name: str
@@ -78,12 +79,16 @@ class Loss:
     needs_labels: bool
     needs_teacher: bool
     classes: int | None
+    scored: Head | None
 
-    @property
-    def scored(self) -> Head | None:
-        """The one output whose classes are counted for accuracy and agreement."""
-        found = [head for head in self.heads if head.classes is not None]
-        return found[0] if len(found) == 1 else None
+
+def class_heads(heads: tuple[Head, ...]) -> tuple[Head, ...]:
+    """The outputs that are class scores: those of a Softmax; without any the only output, where it is `[n, classes]`.
+
+    So boxes `[n, 4]` beside a classifier are no classes, and logits of a classifier without a Softmax are.
+    """
+    shaped = tuple(head for head in heads if head.classes is not None)
+    return tuple(head for head in shaped if head.logits != head.output) or (shaped if len(heads) == 1 else ())
 
 
 def heads_of(model: RegeneratedModel, teacher: RegeneratedModel | None = None) -> tuple[Head, ...]:
@@ -105,9 +110,11 @@ def make_loss(
 ) -> Loss:
     """A loss by name, or from a Keras loss or a function.
 
-    - `labels`: softmax cross-entropy of the one output with class scores, from its logits.
-    - `distill`: no labels. For outputs with class scores `T^2 * KL(softmax(f / T) || softmax(q / T))` with the float model's logits
-      `f` and the temperature `T`; for others the squared error relative to the float output's mean square. Outputs add up.
+    - `labels`: softmax cross-entropy of the one output with class scores, from its logits; where no output is known to have them
+      (`class_heads`), of the only one `[n, classes]`.
+    - `distill`: no labels. For outputs with class scores (`class_heads`) `T^2 * KL(softmax(f / T) || softmax(q / T))` with the
+      float model's logits `f` and the temperature `T`; for others the squared error relative to the float output's mean square.
+      Outputs add up.
     - a Keras loss or a function of (labels, outputs): the outputs as the ONNX graph has them, one tensor, or a dict by name where
       there are several. It returns one loss per row (further axes are averaged), or their mean as a scalar.
 
@@ -124,22 +131,24 @@ def make_loss(
         raise UsageError(f"the distillation temperature must be a number above 0. Received: {temperature}")
     if not 0 <= label_smoothing < 1:
         raise UsageError(f"the label smoothing must be a number in [0, 1). Received: {label_smoothing}")
+    known = class_heads(heads)
+    only = known[0] if len(known) == 1 else None
     if loss == "distill":
-        return Loss("distill", heads, lambda seen: _distill(heads, seen, temperature), False, True, None)
+        return Loss("distill", heads, lambda seen: _distill(heads, seen, temperature), False, True, None, only)
     if loss == "labels":
-        scores = [head for head in heads if head.classes is not None]
+        scores = known or tuple(head for head in heads if head.classes is not None)
         if len(scores) != 1:
             raise UsageError(
                 "training with labels needs exactly one output with a score for each class, [n, classes]; without one, distil "
                 f"(--distill) or give a loss of your own in Python. Received: {', '.join(head.output for head in heads)}"
             )
         head = scores[0]
-        return Loss("labels", heads, lambda seen: _cross_entropy(head, seen, label_smoothing), True, False, head.classes)
+        return Loss("labels", heads, lambda seen: _cross_entropy(head, seen, label_smoothing), True, False, head.classes, head)
     if not callable(loss):
         raise UsageError(f"the loss must be one of {', '.join(LOSSES)} or a function. Received: {loss!r}")
     name = str(getattr(loss, "name", None) or getattr(loss, "__name__", type(loss).__name__))
     per_row = loss.call if isinstance(loss, keras.losses.Loss) else loss
-    return Loss(name, heads, lambda seen: _own(per_row, heads, seen), False, False, None)
+    return Loss(name, heads, lambda seen: _own(per_row, heads, seen), False, False, None, only)
 
 
 def check_labels(labels: npt.NDArray[Any], classes: int, what: str) -> None:
@@ -156,8 +165,7 @@ def check_labels(labels: npt.NDArray[Any], classes: int, what: str) -> None:
     wrong = (labels < 0) | (labels >= classes)
     if wrong.any():
         raise DataError(
-            f"{what}: labels 0 to {classes - 1} are expected, as the network has {classes} classes. "
-            f"Received: {labels[int(np.argmax(wrong))]}"
+            f"{what}: labels 0..{classes - 1} are expected ({classes} classes). Received: label {labels[int(np.argmax(wrong))]}"
         )
 
 
@@ -182,9 +190,9 @@ def _cross_entropy(head: Head, seen: Seen, smoothing: float) -> tf.Tensor:
 
 def _distill(heads: tuple[Head, ...], seen: Seen, temperature: float) -> tf.Tensor:
     assert seen.teacher is not None
-    total = tf.zeros([], tf.float32)
+    total, scored = tf.zeros([], tf.float32), class_heads(heads)
     for head in heads:
-        if head.classes is None:
+        if head not in scored:
             total += _relative_error(seen.teacher[head.output], seen.outputs[head.output])
         else:
             teacher = scores(seen.teacher[head.teacher_logits]) / temperature

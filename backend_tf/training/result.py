@@ -67,11 +67,12 @@ class TrainingResult:
         epochs: passes over the training data.
         kept: step of the kept state.
         selected_by: which data and which number chose it, in words.
-        history: validations in order.
+        history: validations in order; none where the training ended in front of the quantizers.
         thresholds: of every share group.
         seconds_per_step: mean over this sitting, without tracing and validation; None where no step was left to do.
         interrupted: whether Ctrl-C ended it early; calling again with the same folder goes on.
         resumed_from: step of the checkpoint it went on from, or None.
+        ended_by: why not all steps were done, in words; None where they were, and where it was interrupted.
     """
 
     steps: int
@@ -84,6 +85,7 @@ class TrainingResult:
     seconds_per_step: float | None
     interrupted: bool = False
     resumed_from: int | None = None
+    ended_by: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON; a loss that is not finite any more is null."""

@@ -30,11 +30,17 @@ _RANGES: Final = {
     **dict.fromkeys(("epochs", "weight_lr", "threshold_lr", "weight_lr_decay", "threshold_lr_decay", "epsilon"), _POSITIVE),
     **dict.fromkeys(("warmup_steps", "regularization", "statistics_epochs", "quant_delay"), _NOT_NEGATIVE),
     **dict.fromkeys(("batch", "steps", "weight_lr_every", "threshold_lr_every"), _AT_LEAST_ONE),
-    **dict.fromkeys(("freeze_from", "freeze_every", "validate_every"), _AT_LEAST_ONE),
+    **dict.fromkeys(("freeze_from", "freeze_every", "validate_every", "patience"), _AT_LEAST_ONE),
     **dict.fromkeys(("beta_1", "beta_2", "momentum", "ema"), _BELOW_ONE),
     "freeze_share": _SHARE,
 }
 """What a number may be; None is the paper's."""
+
+_COUNTS: Final = (
+    *("batch", "steps", "weight_lr_every", "warmup_steps", "threshold_lr_every", "freeze_from", "freeze_every"),
+    *("validate_every", "patience", "quant_delay"),
+)
+"""What is a number of steps, images or validations."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,7 @@ class Schedule:
         ema: decay of the thresholds' exponential moving average.
         statistics_epochs: epochs in which batch norm statistics move, at most half of the run (B2).
         validate_every: None: 1000 * (24 / batch), but at least four times in a run.
+        patience: the run ends after so many validations in a row that were not better than the best one; None: it never does.
         quant_delay: steps of float training before the quantizers are switched on (R4).
 
     Raises:
@@ -100,11 +107,15 @@ class Schedule:
     ema: float = 0.9999
     statistics_epochs: float = 1
     validate_every: int | None = None
+    patience: int | None = None
     quant_delay: int = 0
 
     def __post_init__(self) -> None:
         for name, (what, fits) in _RANGES.items():
             value = getattr(self, name)
+            kind, numbers = ("a whole number", int) if name in _COUNTS else ("a number", (int, float))
+            if value is not None and (not isinstance(value, numbers) or isinstance(value, bool)):
+                raise UsageError(f"training schedule: {name} must be {kind}. Received: {value!r}")
             if value is not None and not (math.isfinite(value) and fits(value)):
                 raise UsageError(f"training schedule: {name} must be {what}. Received: {value}")
         for name, known in (("weight_optimizer", OPTIMIZERS), ("weight_schedule", WEIGHT_SCHEDULES)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,15 @@ class Selection:
     def __init__(self, data: SelectionData, steps: Steps, loss: Loss, name: str) -> None:
         self._data, self._steps, self._loss, self._name = data, steps, loss, name
 
-    def measure(self, quantized: bool) -> Measured:
+    def measure(self, quantized: bool, stopped: Callable[[], bool] = lambda: False) -> Measured | None:
         """One pass over the data.
+
+        Args:
+            quantized: whether the quantizers are on.
+            stopped: asked before every batch whether to give up.
+
+        Returns:
+            The means, or None where it was given up.
 
         Raises:
             DataError: no examples, or a label that is no class.
@@ -49,6 +57,8 @@ class Selection:
         """
         sums, rows, labelled = np.zeros(3), 0, self._loss.scored is not None
         for feeds, labels in self._data():
+            if stopped():
+                return None
             if self._loss.needs_labels and labels is None:
                 raise UsageError(f"{self._name}: training with labels needs labels here too. Received: none")
             if labels is not None and self._loss.classes is not None:

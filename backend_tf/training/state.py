@@ -33,6 +33,8 @@ class Facts:
         wide_phase: the phase they were found for.
         history: validations.
         best: the validation whose state is the best so far, or None.
+        kept_step: step of the state to go back to: of `best`; without, the beginning, or what `keep_former` was given last.
+        kept_loss: mean training loss of the steps behind that state, or None where it was not looked at.
         loss_sum: of the training steps since the last validation.
         loss_steps: how many these are.
     """
@@ -46,8 +48,17 @@ class Facts:
     wide_phase: list[bool] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
     best: Row | None = None
+    kept_step: int = 0
+    kept_loss: float | None = None
     loss_sum: float = 0.0
     loss_steps: int = 0
+
+    @property
+    def stale(self) -> int:
+        """Validations since the best one; those in front of the quantizers do not count."""
+        begun = self.quantized_from or 0
+        since = begun if self.best is None else self.best.step
+        return sum(row.step > since for row in self.history)
 
     def to_json(self) -> str:
         """The record as text; floats come back as they are."""
@@ -110,8 +121,9 @@ class TrainingState:
         return float(self.weight_optimizer.learning_rate), float(self.threshold_optimizer.learning_rate)
 
     def quantizers_on(self, log2_t: npt.NDArray[np.float32]) -> None:
-        """Begins the quantized part of the training with these thresholds."""
+        """Begins the quantized part of the training with these thresholds; the float network is no candidate any more."""
         self.log2_t.assign(log2_t)
+        self.keep(None)
         self.facts.quantized_from = self.facts.turn_from = self.facts.step
         self.facts.initial = dict(zip(self.model.groups, log2_t.tolist(), strict=True))
 
@@ -140,21 +152,39 @@ class TrainingState:
         chosen = to_freeze(gradient, log2_t, debiased(self.average.numpy(), self._ema, steps), frozen, most)
         frozen[list(chosen)] = True
         self.frozen.assign(frozen)
-        self.gradient_sum.assign(tf.zeros_like(self.gradient_sum))
-        facts.turn_from = facts.step
+        self.begin_turn()
         groups = [self.model.groups[index] for index in chosen]
         facts.frozen_at |= dict.fromkeys(groups, facts.step)
         return [(group, float(log2_t[index])) for group, index in zip(groups, chosen, strict=True)]
 
+    def begin_turn(self) -> None:
+        """From here on gradients are averaged for the next turn to freeze."""
+        self.gradient_sum.assign(tf.zeros_like(self.gradient_sum))
+        self.facts.turn_from = self.facts.step
+
     def keep(self, row: Row | None) -> None:
-        """Makes the present state the best so far."""
+        """Makes the present state the one to go back to, the best so far where there is a validation of it."""
         self.facts.best = row
-        for kept, variable in zip(self._best, self.weights, strict=True):
-            kept.assign(variable.value)
-        self._best_log2_t.assign(self.log2_t.value)
+        self.keep_former(self.copy(), self.facts.step, None)
+
+    def copy(self) -> list[tf.Tensor]:
+        """Weights and thresholds as they are."""
+        return [tf.identity(variable.value) for variable in (*self.weights, self.log2_t)]
+
+    def keep_former(self, copy: list[tf.Tensor], step: int, loss: float | None) -> None:
+        """Makes a former state the one to go back to.
+
+        Args:
+            copy: of it.
+            step: at which it was.
+            loss: mean training loss of the steps behind it, where that is what speaks for it.
+        """
+        for kept, tensor in zip((*self._best, self._best_log2_t), copy, strict=True):
+            kept.assign(tensor)
+        self.facts.kept_step, self.facts.kept_loss = step, loss
 
     def to_best(self) -> None:
-        """Goes back to the best state."""
+        """Goes back to the state that was kept."""
         for kept, variable in zip(self._best, self.weights, strict=True):
             variable.assign(kept)
         self.log2_t.assign(self._best_log2_t)

@@ -13,13 +13,17 @@ from .data import Batch
 from .losses import Loss, Seen, scores
 from .phase import Phase
 from .state import TrainingState
+from .strategies import is_multi_worker
 
 Tensors = dict[str, tf.Tensor]
-Traced = Callable[[Any, Any], tf.Tensor]
+Traced = Callable[..., tf.Tensor]
 
 
 class Steps:
     """Runs steps on all replicas of a strategy; every phase is traced once.
+
+    Attributes:
+        several_workers: whether other processes take part.
 
     Args:
         state: what the steps change.
@@ -41,25 +45,28 @@ class Steps:
     ) -> None:
         self._state, self._loss, self._teacher, self._strategy, self._batch = state, loss, teacher, strategy, batch
         self._regularization = regularization
+        self.several_workers = is_multi_worker(strategy)
         self._decayed = _compute_weights(state.model) if regularization else frozenset[str]()
         self._logits = [head.logits for head in loss.heads]
         self._traced: dict[tuple[Phase, frozenset[str]], Traced] = {}
         self._evaluations: dict[tuple[bool, frozenset[str]], Traced] = {}
 
-    def run(self, phase: Phase, rows: Mapping[int, Batch]) -> tf.Tensor:
+    def run(self, phase: Phase, rows: Mapping[int, Batch], stop: bool = False) -> tf.Tensor:
         """One step.
 
         Args:
             phase: what is on.
             rows: the batch of each replica of this process.
+            stop: whether this process was asked to end the training: told to all workers by way of the result.
 
         Returns:
-            Float32 [2]: mean loss of the global batch before the step, and its top-1 accuracy (0 without labels).
+            Float32 [3]: mean loss of the global batch before the step, its top-1 accuracy (0 without labels), and how many replicas
+            were asked to end.
         """
         wide = frozenset(self._state.facts.wide)
         if (phase, wide) not in self._traced:
             self._traced = {(phase, wide): self._trace(phase, wide)}  # an earlier phase does not come back
-        return self._traced[phase, wide](*self._distribute(rows))
+        return self._traced[phase, wide](*self._distribute(rows), tf.constant(stop, tf.float32))
 
     def traces(self, phase: Phase) -> bool:
         """Whether the next step of this phase is traced first."""
@@ -95,7 +102,7 @@ class Steps:
         state, strategy, model = self._state, self._strategy, self._state.model
         sources = [variable.value for variable in state.trained] if phase.weights else []
 
-        def on_replica(feeds: Tensors, labels: tf.Tensor | None) -> tf.Tensor:
+        def on_replica(feeds: Tensors, labels: tf.Tensor | None, stop: tf.Tensor) -> tf.Tensor:
             model.statistics_frozen = not phase.moving  # read while this is traced
             log2_t = tf.convert_to_tensor(state.log2_t.value)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -108,23 +115,39 @@ class Steps:
             gradients = tape.gradient(
                 mean, [*sources, *([log2_t] if phase.thresholds else [])], unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
-            # A loss that is not finite must not reach the weights: what blew up is looked for in them afterwards.
             finite = tf.math.is_finite(mean)
-            gradients = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-            threshold_gradient = gradients.pop() if phase.thresholds else tf.zeros([0], tf.float32)
-            if phase.weights:
-                state.weight_optimizer.apply(self._regularized(gradients), state.trained)
-            right = tf.reduce_sum(self._right(seen)) / self._batch
-            return tf.concat([tf.stack([mean, right]), threshold_gradient], 0)
-
-        def step(feeds: Any, labels: Any) -> tf.Tensor:
-            found = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(on_replica, args=(feeds, labels)), axis=None)
+            threshold_gradient = tf.zeros([0], tf.float32)
             if phase.thresholds:
-                state.move_thresholds(found[2:])
-            return found[:2]
+                found = gradients.pop()
+                threshold_gradient = tf.where(finite, found, tf.zeros_like(found))
+            if phase.weights:
+                self._apply(finite, gradients)
+            right = tf.reduce_sum(self._right(seen)) / self._batch
+            return tf.concat([tf.stack([mean, right, stop]), threshold_gradient], 0)
+
+        def step(feeds: Any, labels: Any, stop: tf.Tensor) -> tf.Tensor:
+            found = strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(on_replica, args=(feeds, labels, stop)), axis=None)
+            if phase.thresholds:
+                state.move_thresholds(found[3:])
+            return found[:3]
 
         traced: Traced = tf.function(step, autograph=False)
         return traced
+
+    def _apply(self, finite: tf.Tensor, gradients: list[tf.Tensor]) -> None:
+        """Moves the weights; what comes from a loss that is not finite must not reach them: what blew up is looked for in them."""
+
+        def moved() -> tf.Tensor:
+            inside = [tf.identity(gradient) for gradient in gradients]  # Keras wants all of them from the graph of this branch
+            self._state.weight_optimizer.apply(self._regularized(inside), self._state.trained)
+            return finite
+
+        if self._strategy.num_replicas_in_sync == 1:
+            tf.cond(finite, moved, lambda: finite)
+            return
+        # Replicas can add up gradients only where all of them do: one whose loss is not finite gives zeros.
+        gradients[:] = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
+        moved()
 
     def _trace_evaluation(self, quantized: bool, wide: frozenset[str]) -> Traced:
         state = self._state

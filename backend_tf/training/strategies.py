@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import tensorflow as tf
 
 from ...ir import UsageError
+from .errors import WorkerLostError
+
+logger = logging.getLogger(__name__)
 
 STRATEGIES: Final = ("none", "mirrored", "multi-worker")
+
+TIMEOUT: Final = 600.0
+"""Seconds in which all workers must be there."""
+
+LOST: Final = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+)
+"""What TensorFlow raises when another worker is gone."""
 
 _TF_CONFIG: Final = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
 
-def make_strategy(name: str, devices: Sequence[str] | None = None) -> tf.distribute.Strategy:
+def make_strategy(name: str, devices: Sequence[str] | None = None, timeout: float = TIMEOUT) -> tf.distribute.Strategy:
     """The strategy with this name.
 
     A multi-worker one must be made before TensorFlow runs anything, and waits until every worker of `TF_CONFIG` is there.
@@ -24,9 +43,11 @@ def make_strategy(name: str, devices: Sequence[str] | None = None) -> tf.distrib
     Args:
         name: none (one device), mirrored (several devices of this machine) or multi-worker (several machines, `TF_CONFIG`).
         devices: logical devices of a mirrored strategy, `GPU:0` for example; by default all GPUs, without any all logical CPUs.
+        timeout: seconds to wait for the other workers.
 
     Raises:
-        UsageError: an unknown name, devices that are not there, `TF_CONFIG` missing or malformed, or TensorFlow used before.
+        UsageError: an unknown name, devices that are not there, `TF_CONFIG` missing or malformed, hosts that are not known, a port
+            that is in use, workers that do not come, or TensorFlow used before.
     """
     if name not in STRATEGIES:
         raise UsageError(f"the strategy must be one of {', '.join(STRATEGIES)}. Received: {name!r}")
@@ -36,9 +57,22 @@ def make_strategy(name: str, devices: Sequence[str] | None = None) -> tf.distrib
         return tf.distribute.get_strategy()
     if name == "mirrored":
         return tf.distribute.MirroredStrategy(_devices(devices))
-    _check_tf_config(os.environ.get("TF_CONFIG"))
+    workers, index = _check_tf_config(os.environ.get("TF_CONFIG"))
+    _check_hosts(workers)
+    _limit_wait(len(workers), timeout)
+    logger.warning("waiting for %d workers, %.0f seconds at most: %s", len(workers), timeout, ", ".join(workers))
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.DeadlineExceededError, tf.errors.UnavailableError) as error:
+        raise UsageError(
+            f"strategy multi-worker: all workers of TF_CONFIG are expected within {timeout:.0f} seconds. "
+            f"Received: not all of {', '.join(workers)}"
+        ) from error
+    except tf.errors.OpError as error:
+        raise UsageError(
+            f"strategy multi-worker: worker {index} needs the port of {workers[index]} for itself. "
+            f"Received: {str(error.message).splitlines()[0]}"
+        ) from error
     except RuntimeError as error:
         raise UsageError(
             f"strategy multi-worker: it must be made before TensorFlow runs anything. Received: {str(error).splitlines()[0]}"
@@ -92,6 +126,29 @@ def check_agreement(strategy: tf.distribute.Strategy, step: int) -> None:
         )
 
 
+@contextmanager
+def worker_loss(strategy: tf.distribute.Strategy, folder: Path | None, step: Callable[[], int]) -> Iterator[None]:
+    """Within its block the loss of another worker is one line.
+
+    Args:
+        strategy: whose workers they are; any other than multi-worker changes nothing.
+        folder: of the training, or None.
+        step: how many steps are done.
+
+    Raises:
+        WorkerLostError: another worker is gone.
+    """
+    try:
+        yield
+    except LOST as error:
+        if not is_multi_worker(strategy):
+            raise
+        again = "start all workers anew" + ("" if folder is None else f" with the same folder, {folder}, and they go on")
+        raise WorkerLostError(
+            f"training: another worker is gone at step {step()}; {again}. Received: {type(error).__name__}"
+        ) from error
+
+
 def _devices(wanted: Sequence[str] | None) -> list[str]:
     there = [str(device.name).removeprefix("/device:") for device in tf.config.list_logical_devices()]
     if wanted is None:
@@ -108,8 +165,35 @@ def _devices(wanted: Sequence[str] | None) -> list[str]:
     return found
 
 
-def _check_tf_config(text: str | None) -> None:
-    """Everything TensorFlow would otherwise ignore, crash on or wait for."""
+def _limit_wait(workers: int, timeout: float) -> None:
+    """Bounds the wait for other workers, an hour otherwise, as far as this TensorFlow has the means: no public function does it."""
+    try:
+        from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
+        from tensorflow.python.eager import context
+
+        if getattr(context.context(), "_context_handle", None) is None:  # else it is too late, as the strategy will say
+            context.context().configure_coordination_service(
+                service_type="standalone",
+                service_leader="/job:worker/replica:0/task:0",
+                cluster_register_timeout_in_ms=int(1000 * timeout),
+                coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)],
+            )
+    except (ImportError, AttributeError, TypeError):
+        logger.warning("this TensorFlow cannot be told how long to wait for workers: it waits an hour")
+
+
+def _check_hosts(workers: Sequence[str]) -> None:
+    for worker in workers:
+        try:
+            socket.getaddrinfo(worker.rpartition(":")[0].strip("[]"), None)
+        except (OSError, UnicodeError) as error:
+            raise UsageError(
+                f"strategy multi-worker: TF_CONFIG must list hosts that are known here. Received: {worker} ({error})"
+            ) from error
+
+
+def _check_tf_config(text: str | None) -> tuple[list[str], int]:
+    """The workers and the index of this one; refuses all that TensorFlow would otherwise ignore, crash on or wait for."""
 
     def refuse(why: str) -> UsageError:
         return UsageError(f"strategy multi-worker: TF_CONFIG {why}; {_TF_CONFIG} is expected. Received: {text}")
@@ -128,6 +212,7 @@ def _check_tf_config(text: str | None) -> None:
         raise refuse("must list workers as host:port")
     if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(workers):
         raise refuse(f"must have a task index below {len(workers)}")
+    return workers, index
 
 
 def _is_address(text: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -24,9 +25,10 @@ class FromTfData:
     Batches are always full: what does not fill the last one of an epoch is joined with the next epoch's. Each replica takes its
     rows of every batch.
 
-    A pipeline gives its elements one after another, so that a training that is resumed reads up to its step without using what
-    it reads. It goes on exactly as if it had not been interrupted only where the pipeline gives the same elements each time:
-    every random operation has a seed of its own, and no `map` or `interleave` is `deterministic=False`.
+    A pipeline gives its elements one after another, so that for a training that is resumed TensorFlow runs it up to that step
+    (`Dataset.skip`). It goes on bit for bit as if it had not been interrupted only where the pipeline gives the same elements each
+    time: every random operation has a seed of its own, and no `map` or `interleave` is `deterministic=False`. Any other pipeline
+    can be gone on with too, in an order of its own.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class FromTfData:
             raise UsageError(f"the tf.data pipeline: {wanted} of at least 1 is expected. Received: {size}")
         self._size, self._offset = size, label_offset
         self._steps = _steps(dataset, own if self._elements.batched else 1, size, steps_per_epoch)
+        self._identity = f"{dataset.element_spec} {int(dataset.cardinality())} {size} {self._steps} {label_offset}"
         self._pipeline = dataset.repeat()
         if not self._elements.batched:
             self._pipeline = self._pipeline.batch(size, drop_remainder=True)
@@ -88,12 +91,19 @@ class FromTfData:
         """Whether the elements have labels."""
         return self._elements.labelled
 
+    def fingerprint(self) -> str:
+        """What tells this pipeline from others: its element specification, its length and the batch size.
+
+        Nothing is read for it: an order that is drawn anew each time would make it another one.
+        """
+        return hashlib.sha256(self._identity.encode()).hexdigest()
+
     def batch(self, step: int, part: int = 0, parts: int = 1) -> Batch:
         """The rows of one replica of a global batch.
 
         Args:
-            step: 0, 1, ... across epochs. Forward, everything between is read and dropped; backward, the pipeline is started
-                anew, which gives other elements where it shuffles anew for each iteration.
+            step: 0, 1, ... across epochs. Forward, everything between is dropped; backward, the pipeline is started anew, which
+                gives other elements where it shuffles anew for each iteration.
             part: of the global batch, `0 <= part < parts`.
             parts: into which it is divided, a divisor of the batch size.
 
@@ -115,7 +125,7 @@ class FromTfData:
         if self._last is not None and step == self._next - 1:
             return self._last
         if self._iterator is None or step < self._next:
-            self._iterator, self._next = iter(self._pipeline), 0
+            self._iterator, self._next = iter(self._pipeline.skip(step)), step
         iterator, self._iterator, self._last = self._iterator, None, None  # after an error the next call starts anew
         element = None
         try:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tqt_onnx.backend_tf.training.data import fingerprint
 from tqt_onnx.backend_tf.training.tf_data import FromTfData
 from tqt_onnx.ir import DataError, UsageError
 
@@ -85,6 +86,34 @@ def test_parts_and_resuming() -> None:
     assert [rows(again, step) for step in (3, 0, 1)] == [[2, 3, 4, 5], [0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(UsageError, match="3 replicas can share equally"):
         data.batch(0, 0, 3)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_resumed_training_skips_and_gets_the_same_elements(batched: bool) -> None:
+    """Across epochs, with a shuffle and random numbers that have seeds."""
+
+    def pipeline() -> tf.data.Dataset:
+        drawn = numbered().shuffle(10, seed=3).map(lambda x, y: (tf.cast(x, tf.float32) + tf.random.uniform([], 0, 0.5, seed=5), y))
+        return drawn.batch(5) if batched else drawn
+
+    tf.random.set_seed(0)
+    whole = FromTfData(pipeline(), INPUTS, 4)
+    expected = [whole.batch(step)[0]["x"].tolist() for step in range(8)]
+    tf.random.set_seed(0)
+    resumed = FromTfData(pipeline(), INPUTS, 4)
+    assert resumed.fingerprint() == whole.fingerprint()
+    assert [resumed.batch(step)[0]["x"].tolist() for step in (5, 6, 7)] == expected[5:]
+
+
+def test_a_pipeline_in_another_order_each_time_is_the_same_training() -> None:
+    """Elements are not looked at, only what they are."""
+    assert fingerprint(FromTfData(numbered().shuffle(10), INPUTS, 4)) == fingerprint(FromTfData(numbered(), INPUTS, 4))
+    others = (
+        FromTfData(numbered(11), INPUTS, 4),
+        FromTfData(numbered(), INPUTS, 5),
+        FromTfData(numbered(), INPUTS, 4, label_offset=1),
+    )
+    assert len({fingerprint(data) for data in (FromTfData(numbered(), INPUTS, 4), *others)}) == 4
 
 
 def test_lengths_that_are_not_known() -> None:

@@ -309,7 +309,7 @@ def test_a_loss_that_is_no_number_stops_names_the_input_and_keeps_the_best(tmp_p
 
 def test_weights_that_blow_up_name_the_first_layer():
     net = model()
-    with pytest.raises(DivergedError, match=r"an output of the Conv 'conv__acc'|an output of the \w+ '|the weight '") as caught:
+    with pytest.raises(DivergedError, match=r"what blew up first is 'dense__acc', an output of the Gemm 'dense__acc'\.") as caught:
         schedule = Schedule(batch=8, steps=40, weight_lr=1e20, weight_optimizer="sgd-momentum")
         train(net, Batches(), schedule=schedule, mode="float")
     assert "\n" not in str(caught.value)
@@ -323,9 +323,9 @@ def test_a_label_that_is_no_class_is_named_before_it_is_trained_on():
             feeds, labels = super().batch(step, part, parts)
             return feeds, labels + (CLASSES if step == 5 else 0)
 
-    with pytest.raises(DataError, match=rf"training data, step 5: labels 0 to {CLASSES - 1} are expected.*Received: "):
+    with pytest.raises(DataError, match=rf"training data, step 5: labels 0\.\.{CLASSES - 1} are expected.*Received: "):
         train(model(), Mislabelled(), schedule=FAST)
-    with pytest.raises(DataError, match=r"the selection data: labels 0 to"):
+    with pytest.raises(DataError, match=r"the selection data: labels 0\.\."):
         train(model(), Batches(), schedule=FAST, select=lambda: [({"x": np.zeros((1, 6, 6, 3), np.float32)}, np.array([-1]))])
 
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tqt_onnx.backend_tf.training import Row, Schedule, make_strategy, settled, to_freeze, turns
-from tqt_onnx.backend_tf.training.freezing import debiased
+from tqt_onnx.backend_tf.training import Row, Schedule, make_strategy
+from tqt_onnx.backend_tf.training.freezing import debiased, settled, to_freeze, turns
 from tqt_onnx.backend_tf.training.losses import Head, Seen, check_labels, make_loss
 from tqt_onnx.backend_tf.training.optimizers import Rate
 from tqt_onnx.ir import DataError, UsageError
@@ -75,6 +75,11 @@ def test_given_freezing_steps_are_not_scaled():
         ("regularization", -1),
         ("weight_optimizer", "sgd"),
         ("weight_schedule", "linear"),
+        ("steps", 2.5),
+        ("batch", 8.0),
+        ("quant_delay", True),
+        ("freeze_every", "5"),
+        ("weight_lr", "fast"),
     ],
 )
 def test_numbers_outside_their_range_are_one_line(field, value):
@@ -163,6 +168,21 @@ def test_an_output_that_is_no_scores_is_distilled_by_relative_error():
     assert float(loss.of(Seen(zero, None, zero))) == 0.0
 
 
+def test_an_output_without_a_softmax_is_class_scores_where_it_is_the_only_one():
+    boxes, other = Head("boxes", "boxes", "boxes", 4), Head("map", "map", "map", None)
+    f = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    own, taught = {"boxes": tf.constant(2 * f), "z": tf.constant(logits())}, {"boxes": tf.constant(f), "z": tf.constant(logits())}
+    beside = make_loss("distill", (*SCORES, boxes))
+    assert float(beside.of(Seen(own, None, taught))) == pytest.approx(4, rel=1e-5)  # relative error of the boxes
+    assert beside.scored == SCORES[0]
+    assert make_loss("labels", (*SCORES, boxes)).scored == SCORES[0]
+    p, q = softmax(f), softmax(2 * f)
+    alone = make_loss("distill", (boxes,))
+    assert float(alone.of(Seen(own, None, taught))) == pytest.approx((p * np.log(p / q)).sum(), rel=1e-4)
+    assert (alone.scored, make_loss("distill", (boxes, other)).scored) == (boxes, None)
+    assert make_loss("labels", (boxes, other)).scored == boxes  # the labels say so
+
+
 def test_losses_of_ones_own_sum_over_rows_whatever_they_return():
     y, x = tf.constant(logits()), tf.constant(logits() * 2)
     seen = Seen({"y": x, "z": x}, y, None)
@@ -171,7 +191,7 @@ def test_losses_of_ones_own_sum_over_rows_whatever_they_return():
         assert float(make_loss(function, SCORES).of(seen)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("heads", [(), (Head("map", "map", "map", None),), (*SCORES, Head("b", "b", "b", 7))])
+@pytest.mark.parametrize("heads", [(), (Head("map", "map", "map", None),), (*SCORES, Head("b", "c", "c", 7))])
 def test_labels_need_one_output_with_scores(heads):
     with pytest.raises(UsageError, match=r"exactly one output .*distil.*Received: "):
         make_loss("labels", heads)
@@ -185,7 +205,7 @@ def test_losses_that_are_none(options):
 
 @pytest.mark.parametrize("label", [-1, 3, 2**40])
 def test_a_label_that_is_no_class_is_named(label):
-    with pytest.raises(DataError, match=rf"data: labels 0 to 2 .* 3 classes. Received: {label}$"):
+    with pytest.raises(DataError, match=rf"data: labels 0\.\.2 are expected \(3 classes\)\. Received: label {label}$"):
         check_labels(np.array([0, label, 2]), 3, "data")
     check_labels(np.array([], np.int64), 3, "data")
     check_labels(np.array([0, 2]), 3, "data")
@@ -240,6 +260,13 @@ def test_mirrored_devices_that_are_not_there(devices):
         pytest.skip("this machine has several devices")
     with pytest.raises(UsageError, match=r"two or more different devices out of CPU:0 .*Received: "):
         make_strategy("mirrored", devices)
+
+
+def test_hosts_that_are_not_known(monkeypatch):
+    cluster = {"cluster": {"worker": ["127.0.0.1:1", "no-such-host.invalid:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    with pytest.raises(UsageError, match=r"hosts that are known here. Received: no-such-host.invalid:2 "):
+        make_strategy("multi-worker")
 
 
 def test_strategies_by_name():

@@ -65,6 +65,18 @@ TRAIN = f"{RETRAIN} --train {{d}}/xy.npz"
         ("--train {d}/xy.npz --folder {d}/x.npy", "x.npy: a folder that can be written is expected. Received: "),
         ("--train {d}/xy.npz --folder {d}/x.npy/under", "x.npy/under: a folder that can be written is expected"),
         ("--train {d}/xy.npz --folder /proc/nowhere", "/proc/nowhere: a folder that can be written is expected"),
+        (
+            "--train {d}/xy.npz --folder {d}",
+            "a folder that is new, empty, or holds a training already is expected. Received: one with",
+        ),
+        ("--train {d}/xy.npz --folder {d} --restart", "a folder that is new, empty, or holds a training already is expected"),
+        ("--train {d}/xy.npz --patience 0", "--patience"),
+        ("--train {d}/xy.npz --patience 2 --select 0", "patience needs data to select by"),
+        (
+            "--train {d}/xy.npz --mode float --weight-bits 4 --method max",
+            "--mode float trains without quantizers; options of theirs say nothing there. Received: --method, --weight-bits",
+        ),
+        ("--train {d}/xy.npz --mode float --calibration {d}/x.npy", "Received: --calibration"),
         ("--train {d}/xy.npz --folder {t}/o.onnx", "o.onnx: is the file to write; another name is expected for --folder"),
     ],
 )
@@ -119,6 +131,32 @@ def test_an_output_that_is_there_is_refused_before_anything_is_computed(
     assert "o.onnx: exists; give another name, or --force to overwrite it" in refused(TRAIN, d=dense)
     (tmp_path / "o.onnx").rename(tmp_path / "o.json")
     assert "o.json: exists; give another name" in refused(f"{TRAIN} --json {{t}}/o.json", d=dense)
+
+
+@pytest.mark.parametrize("option", ["--select", "--exclude", "--train", "--test", "--calibration"])
+def test_data_are_never_overwritten(refused: Refused, dense: Path, tmp_path: Path, option: str) -> None:
+    """A zip of images, say: its suffix tells nothing."""
+    (tmp_path / "data.zip").write_bytes(b"precious")
+    train = "" if option == "--train" else "--train {d}/xy.npz"
+    line = refused(f"quantize {{d}}/m.onnx --retrain {train} {option} {{t}}/data.zip -o {{t}}/data.zip --force", d=dense)
+    assert "data.zip: is the input too; another name is expected" in line
+    line = refused(f"{RETRAIN} {train} {option} {{t}}/data.zip --json {{t}}/data.zip --force", d=dense)
+    assert "data.zip: is another file of this command" in line
+
+
+def test_no_command_overwrites_what_it_reads(refused: Refused, dense: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("row 1\n")
+    for command in ("evaluate {d}/m.onnx --data {d}/xy.npz", "check {d}/q.onnx --data {d}/x.npy"):
+        line = refused(f"{command} --exclude {{t}}/list.txt --json {{t}}/list.txt --force", d=dense)
+        assert "list.txt: is another file of this command" in line
+    for option in ("-o", "--list"):
+        line = refused(f"calibration-set {{d}}/x.npy --exclude {{t}}/list.txt {option} {{t}}/list.txt --force", d=dense)
+        assert "list.txt: is the input too" in line
+
+
+def test_tuning_is_layer_by_layer(refused: Refused, dense: Path) -> None:
+    line = refused("quantize {d}/m.onnx -o {t}/o.onnx --calibration {d}/x.npy --tune --parallel-calibration", d=dense)
+    assert "one of --tune and --parallel-calibration is expected. Received: both" in line
 
 
 VALUES = {"--strategy": "mirrored", "--mode": "weights", "--weight-optimizer": "rmsprop", "--weight-schedule": "cosine"}
@@ -186,17 +224,23 @@ def a_training_with_checkpoints(dense: Path, tmp_path_factory: pytest.TempPathFa
         ("--seed 1", "belongs to another"),
         ("--activation-bits 4", "belongs to another model"),
         ("--method max", "belongs to another model"),
+        ("--keep last", "belongs to another keep"),
+        ("--batch-norm-momentum 0.5", "belongs to another batch norm momentum"),
+        ("--select 2", "belongs to another selection data"),
+        ("--select {t}/other.npz", "belongs to another selection data"),
+        ("--label-offset 1 --distill", "belongs to another label offset"),
     ],
 )
 def test_a_checkpoint_of_another_training(
     begun: Path, dense: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: str, says: str
 ) -> None:
+    np.savez(tmp_path / "other.npz", x=np.ones((4, 3), np.float32), y=[0, 1, 1, 0])
     before = {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()}
     assert run(f"{TRAIN} {options} --folder {begun}/o.train".format(d=dense, t=tmp_path).split()) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("tqt-onnx: error: ") and says in line and "--restart" in line and "Received: " in line
     assert {path: path.read_bytes() for path in begun.rglob("*") if path.is_file()} == before
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["other.npz"]
 
 
 def test_checkpoints_of_which_none_can_be_read(

@@ -55,7 +55,7 @@ def test_label_offset_and_trailing_dimensions() -> None:
         counter.update({"m": scores}, np.array([0, 3]))
         assert counter.result().models[0].top1 == right
     counter = AccuracyCounter(["m"], label_offset=1)
-    with pytest.raises(DataError, match=r"labels 0\.\.9 are expected.*Received: 10"):
+    with pytest.raises(DataError, match=r"labels 0\.\.9 are expected.*Received: label 10"):
         counter.update({"m": scores}, np.array([0, 10]))
 
 
@@ -158,7 +158,8 @@ def test_each_model_may_have_its_own_label_offset() -> None:
         AccuracyCounter(["a", "b"], label_offset={"a": 1})
     counter = AccuracyCounter(["a", "b"], label_offset={"a": 0, "b": 1})
     with pytest.raises(
-        DataError, match=r"b: labels 0\.\.2 are expected \(4 classes, label offset 1; .* want the label offset 0\)\. Received: 3"
+        DataError,
+        match=r"b: labels 0\.\.2 are expected \(4 classes, label offset 1; .* may want --label-offset 0\)\. Received: label 3",
     ):
         counter.update({"a": scores, "b": scores}, np.array([0, 1, 2, 3]))
 

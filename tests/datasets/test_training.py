@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,14 @@ def test_label_offset_gives_the_index_of_the_output() -> None:
     feeds, labels = Shuffled(data, "x", 4, seed=0, classes=5, label_offset=1).batch(0)
     assert labels is not None
     assert labels.tolist() == [int(row) + 1 for row in feeds["x"][:, 0]]
+
+
+def test_trainings_share_their_threads() -> None:
+    before = threading.active_count()
+    sets = [Shuffled(numbered(), "x", 24, seed=seed, threads=3) for seed in range(8)]
+    for batches in sets:
+        batches.batch(0)
+    assert threading.active_count() - before <= 3
 
 
 def test_an_example_with_nan_is_named() -> None:
@@ -216,5 +225,7 @@ def test_a_label_in_a_record_is_checked_with_its_batch(tmp_path: Path) -> None:
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     (folder(tmp_path) / "b" / "04.png").write_bytes(b"no image")
     batches = Shuffled(open_dataset(tmp_path, input_shape=(SIZE, SIZE, 3)), "x", COUNT, seed=0)
-    with pytest.raises(DataError, match=r"b/04\.png: cannot be read as an image"):
+    with pytest.raises(DataError) as error:
         batches.batch(0)
+    expected = f"{tmp_path}: b/04.png: cannot be read as an image (of no known format); JPEG, PNG, BMP, WebP or PPM is expected"
+    assert str(error.value) == expected

@@ -146,3 +146,12 @@ def test_rows_of_arrays_and_records_opened_twice_are_seen(tmp_path: Path) -> Non
     assert not shared_examples(train, validation)
     assert shared_examples(train, by_name) == [f"train-00000-of-00001 record {i}" for i in range(3)]
     assert not hold_out(train, 1, 0)[1]
+
+
+def test_one_row_in_memory_that_stands_for_many_is_not_one_example() -> None:
+    """A broadcast array has one address for all its rows."""
+    same = open_array(np.broadcast_to(np.zeros((1, 3), np.float32), (10, 3)), labels=np.arange(10))
+    first, rest = same.take(4), same.skip(4)
+    again = open_array(same.reader.data, labels=np.arange(10))  # type: ignore[attr-defined]
+    assert shared_examples(first, again.skip(4)) == []
+    assert shared_examples(rest, again.take(6)) == ["row 4", "row 5"]

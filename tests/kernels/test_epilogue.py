@@ -87,18 +87,51 @@ def test_every_shape_equals_the_specification(road, shape):
     assert y.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize(("bits", "signed"), itertools.product([2, 3, 4, 7, 8, 15, 16], [True, False]))
-def test_a_quantizer_alone_equals_the_specification(bits, signed):
-    if native.operators() is None:
-        pytest.skip("no native operators")
+@pytest.mark.parametrize(("bits", "signed"), itertools.product(range(2, 17), [True, False]))
+def test_ties_borders_and_extremes_equal_the_specification(road, bits, signed):
+    """Behind the sum with zeros, which changes nothing: a quantizer alone is not compiled by XLA."""
     lowest, highest = fixed_point.bounds(bits, signed)
     steps = np.concatenate([np.arange(-20, 20) / 2, lowest + np.arange(-4, 5) / 2, highest + np.arange(-4, 5) / 2])
     for exponent in (tqt.MIN_EXPONENT, -7, 0, 3, tqt.MAX_EXPONENT):
         grid = np.ldexp(steps, exponent).astype(np.float32)
         around = [np.nextafter(grid, np.float32(end)) for end in (np.inf, -np.inf)]
-        x = np.concatenate([grid, *around, np.float32([-0.0, 1e-45, -1e-40, np.inf, -np.inf, 3e38])])
-        actual = epilogue.epilogue(tf.constant(x), Rounding(tf.constant(float(exponent)), bits, signed))
-        assert actual.numpy().tobytes() == fixed_point.fake_quantize(x, exponent, bits, signed).tobytes()
+        special = np.float32([-0.0, 1e-45, -1e-40, 2**-127, np.inf, -np.inf, 3e38, 6.0, 5.9999995, 6.0000005])
+        x = np.concatenate([grid, *around, special]).reshape(-1, 2)
+        expected = fixed_point.fake_quantize(x, exponent, bits, signed)
+        rounding = Rounding(tf.constant(float(exponent)), bits, signed)
+        assert road(tf.constant(x), rounding, addend=tf.zeros([2])).numpy().tobytes() == expected.tobytes()
+        assert epilogue.epilogue(tf.constant(x), rounding).numpy().tobytes() == expected.tobytes()
+        if not signed and -7 <= exponent <= 3:
+            upper = min(highest, int(np.rint(math.ldexp(6.0, -exponent))))
+            limited = road(tf.constant(x), replace(rounding, limit=6.0), addend=tf.zeros([2]))
+            assert limited.numpy().tobytes() == fixed_point.fake_quantize(x, exponent, bits, signed, upper).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "limit", "steps", "expected"),
+    [
+        (8, True, None, [126.5, 127.0, 127.49, 127.5, 128.0], [1, 1, 1, 0, 0]),  # 127.5 goes to 128, the even one
+        (8, True, None, [-128.0, -128.49, -128.5, -128.51, -129.0], [1, 1, 1, 0, 0]),  # -128.5 to -128
+        (8, False, None, [-0.49, -0.5, -0.51, 255.49, 255.5], [1, 1, 0, 1, 0]),
+        (8, False, 6.0, [191.5, 192.0, 192.49, 192.5, 192.51], [1, 1, 1, 1, 0]),  # relu6 at 2^-5: p' = 192
+        (2, True, None, [1.49, 1.5, -2.5, -2.51, 0.0], [1, 0, 1, 0, 1]),
+    ],
+)
+def test_the_mask_is_on_the_rounded_value_inclusive(road, bits, signed, limit, steps, expected):
+    x = np.ldexp(np.float64(steps), -5).astype(np.float32)[:, None]
+    rounding = Rounding(tf.constant(-5.0), bits, signed, limit)
+    _, slope, *_ = slopes(road, tf.constant(x), rounding, None, tf.zeros([1]), False, tf.ones(x.shape))
+    assert slope.numpy()[:, 0].tolist() == expected
+
+
+def test_without_native_operators_xla_compiles(monkeypatch):
+    """In traced functions, where training runs; a quantizer alone gains nothing by it."""
+    monkeypatch.setattr(native, "operators", lambda: None)
+    rounding = Rounding(tf.constant(-5.0), 8, True)
+    traced = tf.function(lambda x: epilogue.epilogue(epilogue.epilogue(x, rounding), rounding, relu=True), autograph=False)
+    graph = traced.get_concrete_function(tf.TensorSpec([3])).graph
+    calls = [op for op in graph.get_operations() if "PartitionedCall" in op.type]
+    assert ["_XlaMustCompile" in op.node_def.attr for op in calls] == [False, True]
 
 
 def test_sums_equal_a_float64_reference(road, request):

@@ -179,3 +179,23 @@ def test_the_same_twice() -> None:
     first, second = (reconstruct(layer, weights, bias, 4) for _ in range(2))
     assert (first.integers == second.integers).all()
     assert first.exponent == second.exponent
+
+
+def test_many_rows_are_compared_by_evenly_chosen_ones_with_their_targets() -> None:
+    data = np.arange(9000.0).reshape(1, 9000, 1)
+    few = rows(data, 2 * data, held=3000).few()
+    assert few.data.shape == (1, 2048, 1)
+    assert (few.data[0, 0, 0], few.data[0, -1, 0]) == (0, 8999)
+    assert (few.target == 2 * few.data).all()
+    assert (few.held == (few.data[0, :, 0] < 3000)).all()
+    small = rows(data[:, :2048], data[:, :2048])
+    assert small.few() is small
+
+
+def test_a_given_strength_is_taken_and_no_sweep_is_the_quick_version() -> None:
+    data, weights, bias = random_layer(1, 12, 5)
+    layer = rows(data, data @ weights + bias[:, None] + RNG.normal(0, 1, (1, 200, 5)), held=40)
+    quick = reconstruct(layer, weights, bias, 4, sweeps=0, strength=0.03)
+    full = reconstruct(layer, weights, bias, 4, strength=0.03)
+    assert quick.strength == full.strength == 0.03
+    assert full.loss <= quick.loss

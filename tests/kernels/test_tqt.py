@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -14,11 +15,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tqt_onnx.kernels import fixed_point, tqt
 
-GRAPH = tf.function(tqt.tqt_quantize, autograph=False)
 FORMATS = st.tuples(st.integers(2, 16), st.booleans())
 EXPONENTS = st.one_of(st.integers(-12, 6), st.sampled_from([tqt.MIN_EXPONENT, -80, 60, tqt.MAX_EXPONENT]))
-LENGTH = 192  # one shape, so that XLA compiles once per format
-KINDS = [(bits, signed) for bits in range(2, 17) for signed in (True, False)]
+LENGTH = 192
+
+
+def quantized(x, log2_t, bits, signed, limit=None):
+    """`x` on the grid of a threshold."""
+    return tqt.quantize_at(x, tqt.scale_exponent(log2_t, bits, signed), bits, signed, limit)
+
+
+GRAPH = tf.function(quantized, autograph=False)
 
 
 def bits_of(array: object) -> np.ndarray:
@@ -88,24 +95,8 @@ def test_forward_equals_the_specification_eagerly_and_in_a_graph(kind, exponent,
     x = points(exponent, *kind, seed)
     expected = bits_of(fixed_point.fake_quantize(x, exponent, *kind))
     log2_t = threshold(exponent, *kind, below if abs(exponent) < 20 else 0.0)
-    assert (bits_of(tqt.tqt_quantize(x, log2_t, *kind)) == expected).all()
+    assert (bits_of(quantized(x, log2_t, *kind)) == expected).all()
     assert (bits_of(GRAPH(tf.constant(x), log2_t, *kind)) == expected).all()
-
-
-@pytest.mark.parametrize(("bits", "signed"), KINDS)
-def test_forward_equals_the_specification_under_xla(bits, signed):
-    for exponent in (tqt.MIN_EXPONENT, -7, 3, tqt.MAX_EXPONENT):
-        x = points(exponent, bits, signed, 1)
-        actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed, jit_compile=True)
-        assert (bits_of(actual) == bits_of(fixed_point.fake_quantize(x, exponent, bits, signed))).all()
-
-
-@pytest.mark.parametrize("exponent", [-5, 0, 2])
-def test_a_limit_equals_the_specification_under_xla(exponent):
-    x = np.concatenate([points(exponent, 8, False, 1)[3:], np.float32([6.0, 5.9999995, 6.0000005])])
-    actual = tqt.tqt_quantize(x, threshold(exponent, 8, False), 8, False, 6.0, jit_compile=True)
-    expected = fixed_point.fake_quantize(x, exponent, 8, False, int(np.rint(math.ldexp(6.0, -exponent))))
-    assert (bits_of(actual) == bits_of(expected)).all()
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
@@ -113,7 +104,7 @@ def test_a_limit_equals_the_specification_under_xla(exponent):
 @pytest.mark.parametrize("exponent", [-80, -20, -7, 0, 5, 60])
 def test_forward_equals_onnxruntime(bits, signed, exponent):
     x = points(exponent, bits, signed, 2)
-    actual = tqt.tqt_quantize(x, threshold(exponent, bits, signed), bits, signed)
+    actual = quantized(x, threshold(exponent, bits, signed), bits, signed)
     assert (bits_of(actual) == bits_of(onnx_quantize(x, exponent, bits, signed))).all()
     assert onnx_quantize(x[:0], exponent, bits, signed).shape == (0,)
 
@@ -123,7 +114,7 @@ def test_limit_is_an_integer_bound(bits, exponent, limit, seed):
     x = np.concatenate([points(exponent, bits, False, seed), np.float32([limit, limit * 0.999, limit * 1.001])])
     upper = int(np.rint(math.ldexp(limit, -exponent)))
     expected = fixed_point.fake_quantize(x, exponent, bits, False, upper)
-    assert (bits_of(tqt.tqt_quantize(x, threshold(exponent, bits, False), bits, False, limit)) == bits_of(expected)).all()
+    assert (bits_of(quantized(x, threshold(exponent, bits, False), bits, False, limit)) == bits_of(expected)).all()
     assert (bits_of(fixed_point.fake_quantize(np.clip(x, 0, limit), exponent, bits, False)) == bits_of(expected)).all()  # L2
 
 
@@ -135,40 +126,48 @@ def test_ceiling_is_exact_beside_an_integer(threshold_bits):
     assert exponent == math.ceil(float(threshold_bits)) - 7
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_what_is_not_a_number_stays_visible(jit_compile):
-    def quantized(x: float, log2_t: float) -> float:
-        return float(tqt.tqt_quantize(tf.constant([x]), tf.constant(log2_t), 8, True, jit_compile=jit_compile)[0])
+def test_what_is_not_a_number_stays_visible():
+    def number(x: float, log2_t: float) -> float:
+        return float(quantized(tf.constant([x]), tf.constant(log2_t), 8, True)[0])
 
-    assert math.isnan(quantized(np.nan, 0.0))
-    assert math.isnan(quantized(1.0, np.nan))
-    assert math.isnan(quantized(1.0, tqt.MAX_EXPONENT + 8.0))
-    assert math.isnan(quantized(1.0, tqt.MIN_EXPONENT + 6.0))
-    assert quantized(np.inf, 0.0) == 127 / 128
+    assert math.isnan(number(np.nan, 0.0))
+    assert math.isnan(number(1.0, np.nan))
+    assert math.isnan(number(1.0, tqt.MAX_EXPONENT + 8.0))
+    assert math.isnan(number(1.0, tqt.MIN_EXPONENT + 6.0))
+    assert number(np.inf, 0.0) == 127 / 128
 
 
 @pytest.mark.parametrize("shape", [(0,), (), (1, 1), (2, 0, 3)])
 def test_shapes_are_kept(shape):
-    assert tqt.tqt_quantize(tf.ones(shape), tf.constant(0.0), 8, True).shape == shape
-    inside = tf.function(lambda x: tqt.tqt_quantize(x, tf.constant(0.0), 8, True)).get_concrete_function(tf.TensorSpec([None, 3]))
+    assert quantized(tf.ones(shape), tf.constant(0.0), 8, True).shape == shape
+    inside = tf.function(lambda x: quantized(x, tf.constant(0.0), 8, True)).get_concrete_function(tf.TensorSpec([None, 3]))
     assert inside.structured_outputs.shape.as_list() == [None, 3]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_of_nothing_there_is_nothing(jit_compile):
-    quantized = tqt.tqt_quantize(tf.zeros([0, 3]), tf.constant(0.0), 8, True, jit_compile=jit_compile)
-    slope, total = gradients(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), 0.0, 8, True, None, jit_compile)
-    assert quantized.shape == slope.shape == (0, 3)
+def test_of_nothing_there_is_nothing():
+    slope, total = gradients(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), 0.0, 8, True)
+    assert quantized(tf.zeros([0, 3]), tf.constant(0.0), 8, True).shape == slope.shape == (0, 3)
     assert float(total) == 0.0
+
+
+def test_every_kind_is_traced_once_and_nothing_warns_of_it(caplog):
+    """TensorFlow keeps count of traces by Python code, which all kinds have in common."""
+    kinds = [(bits, signed) for bits in (2, 5, 9, 11, 13) for signed in (True, False)]
+    with caplog.at_level(logging.WARNING, "tensorflow"):
+        for bits, signed in kinds:
+            for shape in ((2,), (3, 4), (1, 2, 3)):
+                quantized(tf.ones(shape), tf.constant(0.0), bits, signed)
+                quantized(tf.ones(shape, tf.float64), tf.constant(0.0), bits, signed)
+    assert caplog.text == ""
 
 
 def test_a_bias_has_32_bits_and_the_sum_of_two_exponents():
     bias = tf.constant([0.3, -1e9, 1e9, 2.0**-15], tf.float64)
     exponents = tqt.scale_exponent(tf.constant(0.0), 8, True), tqt.scale_exponent(tf.constant(1.0), 8, False)
-    quantized = tqt.quantize_at(bias, exponents[0] + exponents[1], 32, True)
+    rounded = tqt.quantize_at(bias, exponents[0] + exponents[1], 32, True)
     expected = fixed_point.quantize(bias.numpy(), -14, 32, True)
-    assert tqt.integers_of(quantized, exponents[0] + exponents[1]).numpy().tolist() == expected.tolist()
-    assert (quantized.numpy() == np.ldexp(expected.astype(np.float64), -14)).all()
+    assert tqt.integers_of(rounded, exponents[0] + exponents[1]).numpy().tolist() == expected.tolist()
+    assert (rounded.numpy() == np.ldexp(expected.astype(np.float64), -14)).all()
 
 
 def reference_gradients(x, weights, exponent, bits, signed, limit=None):
@@ -191,11 +190,11 @@ def reference_gradients(x, weights, exponent, bits, signed, limit=None):
     return np.array(slopes), total
 
 
-def gradients(x, weights, log2_t, bits, signed, limit=None, jit_compile=False):
+def gradients(x, weights, log2_t, bits, signed, limit=None):
     x, variable = tf.constant(x), tf.Variable(log2_t, dtype=tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        loss = tf.reduce_sum(tqt.tqt_quantize(x, variable, bits, signed, limit, jit_compile=jit_compile) * weights)
+        loss = tf.reduce_sum(quantized(x, variable, bits, signed, limit) * weights)
     return tape.gradient(loss, [x, variable])
 
 
@@ -211,17 +210,6 @@ def test_gradients_equal_a_float64_reference(kind, exponent, limit, seed):
     assert abs(float(total) - expected_total) <= 1e-6 * magnitude  # T3: float32 rounding of a sum of under 100 terms
 
 
-@pytest.mark.parametrize(("bits", "signed", "limit"), [(8, True, None), (8, False, 6.0), (4, True, None), (16, False, 0.3)])
-def test_gradients_under_xla_equal_those_of_the_graph(bits, signed, limit):
-    x = points(-5, bits, signed, 3)
-    x = x[np.abs(x) < 1e30]
-    weights = np.random.default_rng(0).normal(size=x.shape).astype(np.float32)
-    plain = gradients(x, weights, threshold(-5, bits, signed), bits, signed, limit)
-    compiled = gradients(x, weights, threshold(-5, bits, signed), bits, signed, limit, jit_compile=True)
-    assert (plain[0].numpy() == compiled[0].numpy()).all()
-    assert float(plain[1]) == pytest.approx(float(compiled[1]), rel=1e-5, abs=1e-6 * 2.0 ** (bits - 5))
-
-
 @pytest.mark.parametrize(
     ("bits", "signed", "limit", "steps", "expected"),
     [
@@ -233,10 +221,9 @@ def test_gradients_under_xla_equal_those_of_the_graph(bits, signed, limit):
         (2, True, None, [1.49, 1.5, -2.5, -2.51, 0.0], [1, 0, 1, 0, 1]),
     ],
 )
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_the_mask_is_on_the_rounded_value_inclusive(bits, signed, limit, steps, expected, jit_compile):
+def test_the_mask_is_on_the_rounded_value_inclusive(bits, signed, limit, steps, expected):
     x = np.ldexp(np.float64(steps), -5).astype(np.float32)
-    slope, _ = gradients(x, np.ones_like(x), threshold(-5, bits, signed), bits, signed, limit, jit_compile)
+    slope, _ = gradients(x, np.ones_like(x), threshold(-5, bits, signed), bits, signed, limit)
     assert slope.numpy().tolist() == expected
 
 
@@ -276,10 +263,10 @@ def test_shared_thresholds_accumulate_and_frozen_ones_have_no_gradient():
     frozen = tf.Variable(0.0, trainable=False)
     x = tf.constant([0.3, 5.0])
     with tf.GradientTape(persistent=True) as tape:
-        one = tf.reduce_sum(tqt.tqt_quantize(x, variable, 8, True))
-        two = one + tf.reduce_sum(tqt.tqt_quantize(x, variable, 8, True))
-        none = tf.reduce_sum(tqt.tqt_quantize(x, frozen, 8, True))
-        stopped = tf.reduce_sum(tqt.tqt_quantize(x, tf.stop_gradient(variable), 8, True))
+        one = tf.reduce_sum(quantized(x, variable, 8, True))
+        two = one + tf.reduce_sum(quantized(x, variable, 8, True))
+        none = tf.reduce_sum(quantized(x, frozen, 8, True))
+        stopped = tf.reduce_sum(quantized(x, tf.stop_gradient(variable), 8, True))
     assert float(tape.gradient(two, variable)) == 2 * float(tape.gradient(one, variable))  # T5
     assert float(tape.gradient(one, variable)) != 0
     assert tape.gradient(none, frozen) is None  # T4

@@ -45,6 +45,7 @@ class Result:
     )
     seconds_per_step: float | None = 0.25
     resumed_from: int | None = 1000
+    ended_by: str | None = None
 
 
 def shown(renderable: RenderableType) -> list[str]:
@@ -60,6 +61,18 @@ def test_lines() -> None:
         "kept: step 2,000, selected by accuracy on 2,000 of 20,000 examples of d.zip, held back from training",
     ]
     assert training_lines(Result(steps=5000, seconds_per_step=None, resumed_from=None))[0] == "trained: 5,000 steps, 3.2 epochs"
+
+
+def test_an_early_end_says_why() -> None:
+    line = training_lines(Result(ended_by="3 validations without improvement"))[0]
+    assert line.endswith("gone on from step 1,000; ended by 3 validations without improvement")
+
+
+def test_what_was_frozen_behind_the_kept_step_is_not_frozen() -> None:
+    thresholds = tuple(Threshold(name, 1.5, 2.5, at) for name, at in (("a", 2000), ("b", 2001), ("c", None)))
+    lines = shown(training_table(Result(thresholds=thresholds, history=())))
+    assert lines[0].startswith("Thresholds: 1 of 3 frozen, ")
+    assert {line.split()[0]: line.split()[-1] for line in lines[3:]} == {"a": "2,000", "b": "-", "c": "-"}
 
 
 def test_tables() -> None:

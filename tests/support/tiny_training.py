@@ -1,9 +1,9 @@
 """A tiny network with quantizers, data made from its step, and a training of it; run as a program it is one process of a training.
 
-    python tiny_training.py '{"strategy": "none", "folder": "...", ...}'
+    python tiny_training.py '{"strategy": "none", "folder": "...", "pause": [12, "go"], ...}'
 
 writes `step N` after every step, and a JSON object at the end: steps, resumed_from, interrupted, log2_t, and a hash and the norms
-of the weights. A typed error is `error: ...` and exit status 2.
+of the weights. A typed error is `error: ...` and exit status 2. With `pause` it waits behind that step until the file is there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,9 +113,13 @@ def main(options: Mapping[str, Any]) -> int:
         logical = [tf.config.LogicalDeviceConfiguration()] * options["devices"]
         tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
 
+    pause_at, go = options.get("pause", (None, ""))
+
     class Printer:
         def on_step(self, step: int, total: int, scalars: object) -> None:
             say(f"step {step}")
+            while step == pause_at and not Path(go).exists():
+                time.sleep(0.01)
 
         def on_validation(self, row: object) -> None:
             del row
@@ -123,7 +128,7 @@ def main(options: Mapping[str, Any]) -> int:
             del step, group, log2_t
 
     try:
-        strategy = make_strategy(options.get("strategy", "none"))
+        strategy = make_strategy(options.get("strategy", "none"), timeout=options.get("timeout", 600))
         with strategy.scope():
             model = regenerate(*network())
         selection = Batches(seed=7)

@@ -104,6 +104,29 @@ def test_recipe_3_is_a_keras_model_that_comes_back_quantized(folder: Path, tmp_p
     assert [q.bits for q in graph.quantizers if q.role == "weight"] == [8, 4, 8]
 
 
+def test_only_the_file_that_is_written_can_be_in_the_way(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = QUANTIZE.replace("quantize(", "quantize(is_training=True, ")
+    (tmp_path / "net.keras").write_bytes(b"a source")
+    assert run(command(folder, tmp_path / "net.onnx", *FLOAT)) == 0  # ONNX: the .keras file beside it does not matter
+    assert run(command(folder, tmp_path / "net.onnx", *FLOAT, training)) == 2
+    assert "net.keras: exists; give another name, or --force" in capsys.readouterr().err
+
+    def too_late(*_: object, **__: object) -> None:
+        pytest.fail("read")
+
+    monkeypatch.setattr("tqt_onnx.verbs.graffitize.graffitize", too_late)
+    for option, name in (("--in_graph", "net.keras"), ("--calibration", "net.keras"), ("--exclude", "net.keras")):
+        words = command(folder, tmp_path / "net.onnx", *FLOAT, training)
+        assert run([words[0], *words[1:], option, str(tmp_path / name), "--force"]) == 2
+        assert "net.keras: is the input too" in capsys.readouterr().err
+    (tmp_path / "net.onnx").write_bytes(b"a source")
+    assert run([*command(folder, tmp_path / "net.pb", *FLOAT), "--in_graph", str(tmp_path / "net.onnx"), "--force"]) == 2
+    assert "net.onnx: is the input too" in capsys.readouterr().err
+    assert (tmp_path / "net.keras").read_bytes() == (tmp_path / "net.onnx").read_bytes() == b"a source"
+
+
 @pytest.mark.parametrize(
     ("transforms", "message"),
     [

@@ -7,6 +7,7 @@ import json
 import zipfile
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import onnx_ir
@@ -39,6 +40,20 @@ def test_untrained_it_is_the_model_that_quantize_writes(bits):
     assert (back.graph, back.islands, back.tables) == (static.graph, static.islands, static.tables)
     for group, threshold in static.log2_thresholds.items():
         assert np.ceil(back.log2_thresholds[group]) == np.ceil(threshold)
+
+
+def test_scalars_stay_scalars():
+    """The slope of a leaky relu has no axes, in static mode and when it comes back."""
+    inputs = keras.Input((8, 8, 1), name="image")
+    x = keras.layers.LeakyReLU(negative_slope=0.1)(keras.layers.Conv2D(4, 3)(inputs))
+    model = convert(keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))).model
+    x = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype(np.float32)
+    static = quantize(model, x, weight_method="3sd").model
+    assert text(from_keras(to_keras(model, x)).model) == text(static)
+    assert any(
+        value.shape is not None and value.shape.rank() == 0 and name.endswith("__q")
+        for name, value in static.graph.initializers.items()
+    )
 
 
 def test_unsigned_inputs_are_unsigned_afterwards():
@@ -204,6 +219,12 @@ def huge(graph) -> None:
     graph.initializer[0].dims.extend([1 << 20, 1 << 20])
 
 
+def negative(graph) -> None:
+    """Two of them would be a positive number of elements; one would make room for other tensors."""
+    del graph.initializer[0].dims[:]
+    graph.initializer[0].dims.extend([-(1 << 20), 1 << 20])
+
+
 def unknown_operator(graph) -> None:
     graph.node[-1].op_type = "Bernoulli"
 
@@ -212,7 +233,7 @@ def nobody_computes(graph) -> None:
     graph.output[0].name = "nobody"
 
 
-@pytest.mark.parametrize("change", [read_a_file, huge, unknown_operator, nobody_computes])
+@pytest.mark.parametrize("change", [read_a_file, huge, negative, unknown_operator, nobody_computes])
 def test_damaged_graphs_are_refused(saved, tmp_path, change):
     refusal(rewritten(saved, tmp_path, changed_graph(saved, change)))
 
@@ -225,6 +246,75 @@ def test_damaged_weights_are_refused(saved, tmp_path):
         buffer.write(archive.read("model.weights.h5"))
     data = bytearray(buffer.getvalue())
     refusal(rewritten(saved, tmp_path, model=bytes(data[: len(data) // 2])))
+
+
+def bomb(group) -> None:
+    group.create_dataset("0", (500_000_000,), "f4", chunks=(5_000_000,), compression="gzip", fillvalue=0)
+
+
+def compressed(group) -> None:
+    group.create_dataset("0", group["1"].shape, "f4", chunks=group["1"].shape, compression="gzip", fillvalue=0)
+
+
+def unallocated(group) -> None:
+    group.create_dataset("0", (4,), "f4", fillvalue=0)
+
+
+def elsewhere(group) -> None:
+    group.create_dataset("0", (4,), "f4", external=[("/etc/hostname", 0, 16)])
+
+
+def virtual(group) -> None:
+    layout = h5py.VirtualLayout((4,), "f4")
+    layout[:] = h5py.VirtualSource("/etc/hostname", "data", (4,))
+    group.create_virtual_dataset("0", layout)
+
+
+def of_another_type(group) -> None:
+    group["0"] = np.zeros(4, np.float64)
+
+
+def linked(group) -> None:
+    group["0"] = h5py.SoftLink("/vars/1")
+
+
+def of_another_file(group) -> None:
+    group["0"] = h5py.ExternalLink("/etc/hostname", "/vars/1")
+
+
+def a_group(group) -> None:
+    group.create_group("0")
+
+
+def missing(group) -> None:
+    del group
+
+
+def one_more(group) -> None:
+    group["0"] = group["x"] = np.zeros(4, np.float32)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [bomb, compressed, unallocated, elsewhere, virtual, of_another_type, linked, of_another_file, a_group, missing, one_more],
+)
+def test_weights_are_compared_before_they_are_read(saved, tmp_path, monkeypatch, change):
+    with zipfile.ZipFile(saved) as archive:
+        buffer = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(buffer, "r+") as file:
+        assert file["vars/0"].shape == file["vars/1"].shape == (4,)
+        del file["vars/0"]
+        change(file["vars"])
+    monkeypatch.setattr(RegeneratedModel, "load_own_variables", lambda *_: pytest.fail("read"))
+    message = refusal(rewritten(saved, tmp_path, model=buffer.getvalue()))
+    assert "variables are" in message or "is expected" in message or "stored in full" in message
+
+
+def test_weights_that_the_archive_compresses_are_refused(saved, tmp_path):
+    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(tmp_path / "bomb.keras", "w", zipfile.ZIP_DEFLATED) as copy:
+        for name in source.namelist():
+            copy.writestr(name, source.read(name))
+    assert "compressed" in refusal(tmp_path / "bomb.keras")
 
 
 def test_a_saved_model_is_loaded_whole(saved):

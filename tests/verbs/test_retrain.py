@@ -80,7 +80,7 @@ RUNS = {
     "csv": Run(FORMS["csv"], {**UNIT, "select": "{other}"}, INT4_32, BATCH_NORM),
     "records": Run(FORMS["records"], {**UNIT, "label_offset": 1}, BitWidths(), {**BATCH_NORM, "classes": 11}),
     "arrays, distilled": Run(lambda _: arrays()[0], {"loss": "distill", "temperature": 2.0}),
-    "tf.data": Run(pipeline, {**FAST_THRESHOLDS, "select": None}, BitWidths()),
+    "tf.data": Run(pipeline, FAST_THRESHOLDS, BitWidths()),
     "late quantizers": Run(lambda _: arrays(), {"schedule": replace(FEW, steps=6, quant_delay=3)}, network=BATCH_NORM),
 }
 
@@ -176,7 +176,7 @@ def test_the_result_says_what_the_data_were(trained: Trained, name: str) -> None
     else:
         assert result.selected_on == "nothing"
         assert result.training.selected_by == "nothing: the last step" and result.training.history == ()
-    assert result.calibrated_on == "data of its own"
+    assert result.calibrated_on == "100 examples of arrays"
     assert (result.tested_on, result.accuracy) == ("nothing", None)
     assert bool(result.folded_layers) is False
     total = run.arguments.get("schedule", FEW).steps

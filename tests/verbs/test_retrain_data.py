@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir
 import pytest
-from digits_files import arrays, npz
+from digits_files import arrays, npz, records
 from digits_network import build, digits
 
 from tqt_onnx import retrain
 from tqt_onnx.datasets import open_array
 from tqt_onnx.ir import DataError, UsageError
-from tqt_onnx.verbs.retrain import writable_folder
+from tqt_onnx.passes import BitWidths
 from tqt_onnx.verbs.training_data import TrainingData, training_data
+from tqt_onnx.verbs.training_folder import training_folder, writable_folder
 
 
 @pytest.fixture(name="model", scope="module")
@@ -31,7 +35,7 @@ def test_fifty_training_examples_calibrate_where_nothing_else_is_given(model: on
     found = opened(model, npz(tmp_path), select=0.5)
     assert (len(found.train), len(found.select or ()), len(found.calibration)) == (60, 60, 50)
     assert set(found.calibration.rows.tolist()) <= set(found.train.rows.tolist())
-    assert found.calibrated_on == "50 of the training examples"
+    assert found.calibrated_on == f"of the 60 training examples of {tmp_path / 'digits.npz'}"
     assert len(opened(model, arrays(20)).calibration) == 20
 
 
@@ -65,6 +69,11 @@ def test_examples_of_two_purposes_are_refused(model: onnx_ir.Model) -> None:
         opened(model, (x[20:], y[20:]), calibration=x[:10], test=own)
 
 
+@pytest.mark.parametrize("select", [0.1, np.float32(0.1), 12, np.int64(12), Fraction(1, 10), "auto"])
+def test_a_share_is_any_number(model: onnx_ir.Model, select: Any) -> None:
+    assert len(opened(model, arrays(), select=select).select or ()) == 12
+
+
 def test_of_a_pipeline_nothing_is_held_back_or_left_out(model: onnx_ir.Model) -> None:
     import tensorflow as tf
 
@@ -76,8 +85,9 @@ def test_of_a_pipeline_nothing_is_held_back_or_left_out(model: onnx_ir.Model) ->
     for options in ({"limit": 3}, {"exclude": ["row 0"]}):
         with pytest.raises(UsageError, match=r"nothing can be left out\. Received: limit"):
             opened(model, pipeline, calibration=calibration, **options)
+    assert opened(model, pipeline, calibration=calibration, select="auto").select is None
     found = opened(model, pipeline, calibration=calibration, select=(digits().test, digits().test_labels))
-    assert (found.trained_on, found.calibrated_on) == ("a tf.data.Dataset", "data of its own")
+    assert (found.trained_on, found.calibrated_on) == ("a tf.data.Dataset", "examples of arrays")
     assert found.selected_on.startswith("400 examples of ")
 
 
@@ -99,6 +109,18 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a temperature of zero": ({"loss": "distill", "temperature": 0.0}, UsageError, "temperature must be a number above 0"),
     "an unknown strategy": ({"strategy": "tpu"}, UsageError, "the strategy must be one of"),
     "an unknown method": ({"weight_method": "median"}, UsageError, "the weight method must be one of"),
+    "patience without selection": ({"select": None, "schedule": {"patience": 2}}, UsageError, "patience needs data to select by"),
+    "the best of nothing": ({"select": None, "keep": "best"}, UsageError, "keeping the best state needs data to select by"),
+    "widths without quantizers": (
+        {"mode": "float", "bits": BitWidths(weight=4)},
+        UsageError,
+        r"mode float trains without quantizers.* Received: weight 4$",
+    ),
+    "a test label beyond the outputs": (
+        {"loss": "distill", "test": (digits().test[:3], [0, 1, 10])},
+        DataError,
+        r"array: labels 0\.\.9 are expected .* Received: label 10 of row 2",
+    ),
     "a folder that is a file": ({"folder": __file__}, UsageError, "a folder that can be written is expected"),
 }
 
@@ -117,6 +139,60 @@ def test_it_is_refused_before_the_calibration(model: onnx_ir.Model, monkeypatch:
         given["schedule"] = Schedule(**given["schedule"])
     with pytest.raises(error, match=says):
         retrain(model, given.pop("train")(), **given)
+
+
+def test_labels_of_test_records_are_all_read_before_the_calibration(
+    model: onnx_ir.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tqt_onnx.verbs.retrain.calibrate_prepared", lambda *_, **__: pytest.fail("calibrated"))
+    with pytest.raises(
+        DataError, match=r"digits.tfrecord: labels 2\.\.11 are expected .* Received: label \d of digits.tfrecord record"
+    ):
+        retrain(model, (arrays()[0], arrays()[1] + 2), test=records(tmp_path), label_offset=-2)
+
+
+@pytest.mark.parametrize("choose", ["select", "test"])
+def test_labels_are_wanted_for_what_is_measured_by_them(model: onnx_ir.Model, choose: str) -> None:
+    data = opened(model, arrays(), **{choose: digits().test[:4]})
+    if choose == "select":
+        with pytest.raises(DataError, match="selection data with labels is expected"):
+            data.check_labels(10, 0, needed=True, tested=10)
+    else:
+        with pytest.raises(DataError, match=r"first output has a score for each class"):
+            data.check_labels(10, 0, needed=True, tested=None)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    """Nothing is mixed with it, and nothing of it removed."""
+    from tqt_onnx.backend_tf.training import forget_checkpoints
+
+    foreign: dict[str, Callable[[Path], Any]] = {
+        "notes": lambda folder: (folder / "notes.txt").write_text("mine"),
+        "a log": lambda folder: [(folder / name).write_text("mine") for name in ("log.csv", "notes.txt")],
+        "checkpoints": lambda folder: [
+            (folder / "checkpoints").mkdir(),
+            (folder / "checkpoints" / "epoch-1.pt").write_text("mine"),
+        ],
+    }
+    for name, make in foreign.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        make(folder)
+        with pytest.raises(
+            UsageError, match=r"a folder that is new, empty, or holds a training already is expected. Received: one with"
+        ):
+            training_folder(folder)
+    forget_checkpoints(tmp_path / "checkpoints")
+    assert [path.name for path in (tmp_path / "checkpoints").rglob("*")] == ["checkpoints", "epoch-1.pt"]
+    mixed = tmp_path / "ours"
+    (mixed / "checkpoints").mkdir(parents=True)
+    for name in ("latest.json", "step-3.index", ".latest.json.x.part", "notes.txt"):
+        (mixed / "checkpoints" / name).write_text("")
+    (mixed / "notes.txt").write_text("mine")
+    assert training_folder(mixed) == mixed  # a training, and something beside it
+    forget_checkpoints(mixed)
+    assert [path.name for path in (mixed / "checkpoints").iterdir()] == ["notes.txt"]
+    forget_checkpoints(tmp_path / "nowhere")
 
 
 def test_a_folder_need_not_be_there_and_is_not_made(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,9 @@ from tqt_onnx import retrain
 from tqt_onnx.backend_tf import regenerate
 from tqt_onnx.backend_tf.training import Row, Schedule
 from tqt_onnx.datasets import open_array
-from tqt_onnx.ir import TqtOnnxError, quantizers_of
+from tqt_onnx.datasets.dataset import random_order
+from tqt_onnx.datasets.training import STREAM
+from tqt_onnx.ir import DataError, TqtOnnxError, quantizers_of
 from tqt_onnx.passes import BitWidths
 from tqt_onnx.verbs.check import check
 from tqt_onnx.verbs.evaluate import evaluate
@@ -48,13 +51,16 @@ class Heard:
         self.frozen.append(group)
 
 
+verb = importlib.import_module("tqt_onnx.verbs.retrain")
+
+
 @pytest.fixture(name="model", scope="module")
 def float_model() -> onnx_ir.Model:
     return build()
 
 
 def run(model: onnx_ir.Model, **arguments: Any) -> Retraining:
-    given: dict[str, Any] = {"bits": INT4, "schedule": SCHEDULE, **arguments}
+    given: dict[str, Any] = {"bits": None if arguments.get("mode") == "float" else INT4, "schedule": SCHEDULE, **arguments}
     return retrain(model, (digits().train, digits().train_labels), **given)
 
 
@@ -76,6 +82,26 @@ def once(model: onnx_ir.Model, heard: Heard, tmp_path_factory: pytest.TempPathFa
     )
 
 
+def test_the_model_is_saved_before_the_test_data_are_measured(
+    model: onnx_ir.Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A test image that cannot be decoded comes too late to lose the training; the static network has the weight method typed."""
+    methods: list[str] = []
+    real = verb.calibrate_prepared
+    monkeypatch.setattr(verb, "calibrate_prepared", lambda *a, **k: (methods.append(k["weight_method"]), real(*a, **k))[1])
+    for name in ("0/a.png", "1/b.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"no image")
+    few = replace(SCHEDULE, steps=1)
+    saved: list[Retraining] = []
+    for method in (None, "max"):
+        with pytest.raises(DataError) as error:
+            run(model, select=None, schedule=few, test=tmp_path, save=saved.append, weight_method=method)
+        assert str(error.value).startswith(f"{tmp_path}: 0/a.png: cannot be read as an image (of no known format); ")
+    assert methods == ["3sd", "mse", "max", "max"]
+    assert all(quantizers_of(found.model) is not None and found.accuracy is None for found in saved) and len(saved) == 2
+
+
 def to_bytes(model: onnx_ir.Model) -> bytes:
     return onnx_ir.to_proto(model).SerializeToString(deterministic=True)
 
@@ -88,7 +114,7 @@ def test_retraining_gives_back_what_static_int4_loses(retrained: Retraining) -> 
     assert found["static"] < 0.6
     assert found["retrained"] > 0.85
     assert retrained.tested_on.startswith("400 examples of ")
-    assert retrained.calibrated_on == "50 of the training examples"
+    assert retrained.calibrated_on == "50 of the 1,167 training examples of array"
 
 
 def test_the_kept_step_is_the_best_one_on_the_selection_data(retrained: Retraining, model: onnx_ir.Model) -> None:
@@ -147,7 +173,7 @@ def test_mode_float_gives_the_float_network_with_other_weights(fine_tuned: Retra
     assert fine_tuned.training.thresholds == ()
     assert fine_tuned.calibrated_on == "nothing"
     assert fine_tuned.accuracy is not None
-    assert [found.name for found in fine_tuned.accuracy.models] == ["float", "retrained"]
+    assert [found.name for found in fine_tuned.accuracy.models] == ["float", "fine-tuned"]
     assert min(found.top1_share for found in fine_tuned.accuracy.models) > 0.95
     sessions = [onnxruntime.InferenceSession(to_bytes(found)) for found in (fine_tuned.model, model)]
     (own,), (before,) = (session.run(None, {"image": digits().test}) for session in sessions)
@@ -168,13 +194,15 @@ def test_a_fine_tuned_float_network_can_be_quantized(fine_tuned: Retraining, lay
 
 
 def test_a_loss_that_is_not_finite_keeps_the_best_state(model: onnx_ir.Model, tmp_path: Path) -> None:
+    saved: list[Retraining] = []
     wild = Schedule(batch=32, steps=12, weight_lr=1e38, weight_optimizer="sgd-momentum", validate_every=1)
     with pytest.raises(
-        StoppedError, match=r"loss of step 1 is not finite; what blew up first is the weight 'bn1/beta'.*step 0 is kept"
+        StoppedError, match=r"loss of step 1 is not finite; what blew up first is the weights of 'conv'.*step 0 is kept"
     ) as stopped:
-        run(model, mode="float", schedule=wild, folder=tmp_path)
+        run(model, mode="float", schedule=wild, folder=tmp_path, save=saved.append)
     assert isinstance(stopped.value, TqtOnnxError)
     kept = stopped.value.retraining
+    assert saved == [kept]
     assert (kept.training.kept, kept.training.steps) == (0, 2)
     session = onnxruntime.InferenceSession(to_bytes(kept.model))
     expected = onnxruntime.InferenceSession(to_bytes(model)).run(None, {"image": digits().test})
@@ -182,6 +210,18 @@ def test_a_loss_that_is_not_finite_keeps_the_best_state(model: onnx_ir.Model, tm
     nowhere = replace(kept.training, history=(replace(kept.training.history[0], loss=float("nan")),))
     assert nowhere.to_dict()["history"][0]["loss"] is None  # NaN is no JSON
     json.dumps(kept.to_dict(), allow_nan=False)
+
+
+def test_data_that_break_on_the_way_lose_nothing(model: onnx_ir.Model) -> None:
+    inputs, labels = digits().train[:120].copy(), digits().train_labels[:120]
+    last = int(random_order(120, 0, STREAM, 0)[-1])
+    inputs[last, 3, 3, 0] = np.nan
+    saved: list[Retraining] = []
+    few = Schedule(batch=24, steps=10, weight_lr=1e-3)
+    with pytest.raises(StoppedError, match=rf"stopped behind step 4.*array: row {last} holds nan") as stopped:
+        retrain(model, (inputs, labels), select=None, calibration=digits().calibration, schedule=few, save=saved.append)
+    assert saved == [stopped.value.retraining]
+    assert (saved[0].training.steps, saved[0].training.kept, saved[0].accuracy) == (4, 4, None)
 
 
 def test_an_interrupted_training_measures_no_test_data(model: onnx_ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
