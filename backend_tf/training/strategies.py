@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ STRATEGIES: Final = ("none", "mirrored", "multi-worker")
 
 TIMEOUT: Final = 600.0
 """Seconds in which all workers must be there."""
+
+_POLL: Final = 0.2
 
 LOST: Final = (
     tf.errors.UnavailableError,
@@ -59,15 +62,20 @@ def make_strategy(name: str, devices: Sequence[str] | None = None, timeout: floa
         return tf.distribute.MirroredStrategy(_devices(devices))
     workers, index = _check_tf_config(os.environ.get("TF_CONFIG"))
     _check_hosts(workers)
-    _limit_wait(len(workers), timeout)
     logger.warning("waiting for %d workers, %.0f seconds at most: %s", len(workers), timeout, ", ".join(workers))
+    late = UsageError(
+        f"strategy multi-worker: all workers of TF_CONFIG are expected within {timeout:.0f} seconds. Received: not all of {', '.join(workers)}"
+    )
+    if _tensorflow_runs():
+        pass  # too late, as the strategy will say
+    elif index:
+        _limit_wait(len(workers), timeout)
+    elif not _all_listen(workers[1:], timeout):
+        raise late
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.DeadlineExceededError, tf.errors.UnavailableError) as error:
-        raise UsageError(
-            f"strategy multi-worker: all workers of TF_CONFIG are expected within {timeout:.0f} seconds. "
-            f"Received: not all of {', '.join(workers)}"
-        ) from error
+        raise late from error
     except tf.errors.OpError as error:
         raise UsageError(
             f"strategy multi-worker: worker {index} needs the port of {workers[index]} for itself. "
@@ -165,19 +173,40 @@ def _devices(wanted: Sequence[str] | None) -> list[str]:
     return found
 
 
+def _tensorflow_runs() -> bool:
+    """Whether TensorFlow has run something in this process."""
+    from tensorflow.python.eager import context
+
+    return getattr(context.context(), "_context_handle", None) is not None
+
+
+def _all_listen(workers: Sequence[str], timeout: float) -> bool:
+    """Waits until all of these accept connections. TensorFlow's own wait of worker 0 has no end that could be set."""
+    deadline, missing = time.monotonic() + timeout, list(workers)
+    while missing:
+        host, _, port = missing[0].rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=1).close()
+            missing.pop(0)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+    return True
+
+
 def _limit_wait(workers: int, timeout: float) -> None:
-    """Bounds the wait for other workers, an hour otherwise, as far as this TensorFlow has the means: no public function does it."""
+    """Bounds the wait of another worker for worker 0, an hour otherwise; there is no public function that does it."""
     try:
         from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
         from tensorflow.python.eager import context
 
-        if getattr(context.context(), "_context_handle", None) is None:  # else it is too late, as the strategy will say
-            context.context().configure_coordination_service(
-                service_type="standalone",
-                service_leader="/job:worker/replica:0/task:0",
-                cluster_register_timeout_in_ms=int(1000 * timeout),
-                coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)],
-            )
+        context.context().configure_coordination_service(
+            service_type="standalone",
+            service_leader="/job:worker/replica:0/task:0",
+            cluster_register_timeout_in_ms=int(1000 * timeout),
+            coordinated_jobs=[coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=workers)],
+        )
     except (ImportError, AttributeError, TypeError):
         logger.warning("this TensorFlow cannot be told how long to wait for workers: it waits an hour")
 

@@ -87,8 +87,8 @@ def train(
         UsageError: arguments that contradict each other, or a checkpoint of another training.
         DataError: data that cannot be read, labels that are no classes, or checkpoints that cannot be read. Behind the first step
             `BrokenDataError`: a checkpoint was written, and the model holds what `keep` asks for so far.
-        DivergedError: the loss, or what is trained, is not finite any more. The model holds the best state so far; without selection
-            data the one in front of the ten steps with the smallest training loss.
+        DivergedError: the loss, or what is trained, is not finite any more. The model holds the best state so far; without
+            selection data the one in front of the ten steps with the smallest training loss.
         WorkerLostError: another worker is gone.
     """
     schedule = schedule or Schedule()

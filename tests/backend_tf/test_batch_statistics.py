@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import numpy as np
 import onnx_ir
@@ -11,15 +13,21 @@ from batch_norm_networks import EPSILON, LAYERS, Builder, every_layer, images
 
 from tqt_onnx.backend_tf import RegeneratedModel, regenerate
 from tqt_onnx.backend_tf.names import WEIGHT_PREFIX
+from tqt_onnx.ir import QuantizerGraph
 from tqt_onnx.kernels.fixed_point import fake_quantize
 from tqt_onnx.passes import BitWidths, lower, optimize
 from tqt_onnx.verbs.quantize import calibrate_prepared, prepare
 
 
-def quantized(bits: BitWidths, network: onnx_ir.Model | None = None, **options: object) -> RegeneratedModel:
-    prepared = prepare(network or every_layer(), images(64), bits=bits)
-    calibrated = calibrate_prepared(prepared, weight_method="max")
-    return regenerate(prepared.model, calibrated.graph, calibrated.log2_thresholds, **options)
+@functools.cache
+def calibrated(bits: BitWidths, source: str) -> tuple[onnx_ir.Model, QuantizerGraph, dict[str, float]]:
+    prepared = prepare(every_layer(source=source), images(64), bits=bits)
+    found = calibrate_prepared(prepared, weight_method="max")
+    return prepared.model, found.graph, found.log2_thresholds
+
+
+def quantized(bits: BitWidths, source: str = "net/bn3/FusedBatchNormV3", **options: object) -> RegeneratedModel:
+    return regenerate(*calibrated(bits, source), **options)
 
 
 def variable(model: RegeneratedModel, name: str) -> keras.Variable:
@@ -138,15 +146,18 @@ def test_quantized_it_is_the_rule_written_out(bits):
 
 @pytest.mark.parametrize("layer_bits", [16, 32])
 def test_once_the_statistics_are_those_of_the_batch_the_correction_is_one(layer_bits):
-    model = quantized(BitWidths(layer=layer_bits), every_layer(source=""), statistics_frozen=False, batch_norm_momentum=0.0)
+    model = quantized(BitWidths(layer=layer_bits), "", statistics_frozen=False, batch_norm_momentum=0.0)
     x = images(64, seed=4)
     names = ("r1", "r2", "r3", "r4", "r5", "logits")
-    for _ in range(len(LAYERS) + 1):  # the input of each settles when those in front of it have
-        moving = model.forward({"x": x}, training=True, also=names)
-        still = model.forward({"x": x}, also=names)
+    for _ in LAYERS:  # the input of each settles when those in front of it have
+        model.forward({"x": x}, training=True)
+    moving = model.forward({"x": x}, training=True, also=names)
+    still = model.forward({"x": x}, also=names)
     for name in names:
         assert np.ptp(still[name]) > 0
-        assert (moving[name].numpy() != still[name].numpy()).mean() < 0.02, name  # ties, and what one of them moves behind it
+        # The factor is one but for a few units in its last place, and those of float32 sums: a value close to a tie goes the other
+        # way now and then, and takes some behind it along. Of the 320 logits six may.
+        assert (moving[name].numpy() != still[name].numpy()).mean() < 0.02, name
 
 
 def test_nothing_moves_outside_training_or_when_frozen():

@@ -166,3 +166,41 @@ def test_only_training_takes_native_operators(assorted):
         traced = tf.function(lambda x, training=training: model(x, training=training), autograph=False)
         graph = traced.get_concrete_function(tf.TensorSpec([None, *net.shape])).graph
         assert any(op.type.startswith("TqtOnnx") for op in graph.get_operations()) == training
+
+
+def clip_net(net, low, high):
+    built = net("layer16")
+    names = ["" if bound is None else built.constant(name, np.float32(bound)) for name, bound in (("low", low), ("high", high))]
+    return regenerate(built.model(built.node("Clip", ["x", *names], "y"))), built
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "operators"),
+    [(0, 6, ["Relu6"]), (0, 1, ["Minimum", "Relu"]), (0, None, ["Relu"]), (-1, 6, ["Maximum", "Minimum"]), (None, 6, ["Minimum"])],
+)
+def test_a_float_clip_from_zero_is_a_rectifier(net, low, high, operators):
+    """So that its gradient is one pass, and TensorFlow does it together with the convolution in front."""
+    model, built = clip_net(net, low, high)
+    traced = tf.function(lambda x: model.forward({"x": x}, quantized=False)["y"], autograph=False)
+    graph = traced.get_concrete_function(tf.TensorSpec([4, *built.shape])).graph
+    found = sorted(op.type for op in graph.get_operations() if op.type in ("Relu", "Relu6", "Maximum", "Minimum"))
+    assert found == operators
+    special = [np.nan, -0.0, 0.0, np.inf, -np.inf, 5.9999995, 6.0, 6.0000005, -3e38, 2.0**-126]
+    x = np.resize(np.float32([*special, *np.random.default_rng(0).normal(size=55) * 5]), (4, *built.shape))
+    raised = tf.constant(x) if low is None else tf.maximum(x, np.float32(low))
+    expected = (raised if high is None else tf.minimum(raised, np.float32(high))).numpy()
+    assert np.array_equal(expected, np.clip(x, low, high), equal_nan=True)
+    assert traced(tf.constant(x)).numpy().tobytes() == expected.tobytes()
+    assert model.forward({"x": tf.constant(x)}, quantized=False)["y"].numpy().tobytes() == expected.tobytes()
+
+
+def test_a_quantized_clip_passes_the_gradient_at_its_bounds(net):
+    """What is on a grid is often just zero or just six: inside, as T2 has it."""
+    built = net("layer16", (1, 1, 5))
+    built.constant("low", np.float32(0)), built.constant("high", np.float32(3))
+    model = regenerate(built.model(built.node("Clip", [built.top, "low", "high"], "y")), built.graph())
+    x = tf.constant(np.float32([-0.5, 0, 1, 3, 3.5]).reshape(1, 1, 1, 5))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = model.forward({"x": x})["y"]
+    assert tape.gradient(y, x).numpy().ravel().tolist() == [0, 1, 1, 1, 0]

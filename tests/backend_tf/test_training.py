@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -15,7 +16,10 @@ from tiny_training import CLASSES, Batches, network, weights_digest
 from tqt_onnx.backend_tf import RegeneratedModel, regenerate
 from tqt_onnx.backend_tf.training import DivergedError, Row, Schedule, train
 from tqt_onnx.backend_tf.training.state import TrainingState
+from tqt_onnx.backend_tf.training.steps import Steps
 from tqt_onnx.ir import DataError, UsageError
+
+train_module = importlib.import_module(train.__module__)  # the package has the function under its name
 
 FAST = Schedule(batch=8, steps=24, weight_lr=1e-3)
 
@@ -125,6 +129,50 @@ def test_a_frozen_threshold_keeps_its_bits_whatever_its_momentum():  # T4
     assert (np.delete(moved, 2) != np.delete(held, 2)).all()
     momentum = next(variable for variable in state.threshold_optimizer.variables if "momentum" in variable.path)
     assert momentum.value.numpy()[2] > 0.5  # it would have moved
+
+
+def test_a_turn_to_freeze_looks_at_the_gradients_since_the_one_before(monkeypatch):
+    """The first one too, at as many steps."""
+    turns, freeze = [], TrainingState.freeze
+
+    def noted(state, most):
+        turns.append((state.facts.step, state.facts.step - state.facts.turn_from))
+        return freeze(state, most)
+
+    monkeypatch.setattr(TrainingState, "freeze", noted)
+    train(model(), Batches(), schedule=replace(FAST, freeze_from=12, freeze_every=3))
+    assert turns == [(12, 3), (15, 3), (18, 3), (21, 3), (24, 3)]
+
+
+def test_layers_in_float64_are_found_anew_at_every_validation(monkeypatch, tmp_path):  # X2
+    """As what is trained moves; also by a training that was interrupted."""
+
+    def wide(net):
+        return frozenset({"dense__acc"} if net.threshold_vector()[0] != model().threshold_vector()[0] else ())
+
+    monkeypatch.setattr(RegeneratedModel, "wide_layers", wide)
+    seen, run = [], Steps.run
+
+    def noted(steps, phase, rows, stop=False):
+        seen.append(steps._state.facts.wide)
+        return run(steps, phase, rows, stop)
+
+    monkeypatch.setattr(Steps, "run", noted)
+    schedule = replace(FAST, steps=8, validate_every=3, freezing=False)
+    train(model(), Batches(), schedule=schedule)
+    assert seen == [[]] * 3 + [["dense__acc"]] * 5
+    seen.clear()
+    for stop in (2, None):
+        train(model(), Batches(), schedule=schedule, folder=tmp_path, listener=Recorder(stop))
+    assert seen == [[]] * 3 + [["dense__acc"]] * 5
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_the_process_is_made_deterministic_unless_one_opts_out(monkeypatch, deterministic):
+    seeds = []
+    monkeypatch.setattr(train_module, "make_deterministic", seeds.append)
+    train(model(), Batches(), schedule=replace(FAST, steps=1), seed=3, deterministic=deterministic)
+    assert seeds == ([3] if deterministic else [])
 
 
 def test_every_threshold_freezes_in_a_short_run_and_then_stays():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from batch_norm_networks import every_layer, images
 from tiny_training import weights_digest
 
@@ -75,6 +76,24 @@ def test_statistics_move_in_the_first_epoch_only_and_a_resumed_training_is_the_s
     result = train(resumed, Unlabelled(), schedule=SCHEDULE, loss="distill", folder=tmp_path, checkpoint_every=1)
     assert result.resumed_from == 7
     assert weights_digest(resumed) == weights_digest(model)
+
+
+def test_a_batch_without_finite_statistics_moves_none(make):
+    """One image of 1e25: its square is no float32. The loss is finite all the same."""
+
+    class Loud(Unlabelled):
+        def batch(self, step, part=0, parts=1):
+            feeds, labels = super().batch(step, part, parts)
+            if step == 1:
+                feeds["x"][3, 1, 2, 2] = 1e25
+            return feeds, labels
+
+    model = make()
+    result = train(model, Loud(), schedule=SCHEDULE, loss=lambda labels, outputs: tf.reduce_sum(tf.tanh(outputs), 1), mode="float")
+    assert result.kept == SCHEDULE.steps
+    for variable in model.variables:
+        assert np.isfinite(variable.value.numpy()).all()
+        assert np.abs(variable.value.numpy()).max() < 1e3
 
 
 def test_without_a_first_epoch_they_stay(make):

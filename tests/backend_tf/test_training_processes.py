@@ -130,9 +130,9 @@ def test_two_devices_train_as_one_with_the_double_batch(reference):
 def two_workers(options: dict[str, Any]) -> Iterator[tuple[subprocess.Popen[str], subprocess.Popen[str]]]:
     """The chief and the other worker of one training."""
     ports = free_ports(2)
-    with started({"strategy": "multi-worker", **options}, (ports, 0)) as chief:
-        with started({"strategy": "multi-worker", **options}, (ports, 1)) as other:
-            yield chief, other
+    whole = {"strategy": "multi-worker", **options}
+    with started(whole, (ports, 0)) as chief, started(whole, (ports, 1)) as other:
+        yield chief, other
 
 
 def test_one_worker_interrupted_stops_both_at_one_step_and_going_on_they_train_as_one_with_the_double_batch(reference, tmp_path):
@@ -186,8 +186,9 @@ def test_a_port_that_is_in_use_is_one_line():
     assert found[-1].startswith("error: strategy multi-worker: worker 0 needs the port of 127.0.0.1:")
 
 
-def test_workers_that_do_not_come_are_waited_for_so_long():
-    with started({"strategy": "multi-worker", "timeout": 1}, (free_ports(2), 0)) as process:
+@pytest.mark.parametrize("index", [0, 1])
+def test_workers_that_do_not_come_are_waited_for_so_long(index):
+    with started({"strategy": "multi-worker", "timeout": 1}, (free_ports(2), index)) as process:
         found = lines(process)
     assert process.returncode == 2
     assert found[-1].startswith("error: strategy multi-worker: all workers of TF_CONFIG are expected within 1 seconds. Received: ")
