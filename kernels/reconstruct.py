@@ -8,6 +8,7 @@ steps and no learning rate.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,7 @@ class Reconstruction:
         bias: [G, O], or None where the layer has none.
         strength: pull towards the given weights that was chosen.
         loss: mean squared error behind the activation, on the rows that were fitted.
+        in_time: whether nothing was left out because time was up.
     """
 
     integers: Doubles
@@ -53,6 +55,7 @@ class Reconstruction:
     bias: Doubles | None
     strength: float
     loss: float
+    in_time: bool = True
 
     @property
     def weights(self) -> Doubles:
@@ -69,8 +72,13 @@ def reconstruct(
     lowest_exponent: int = -102,
     sweeps: int = SWEEPS,
     strength: float | None = None,
+    late: Callable[[], bool] = lambda: False,
 ) -> Reconstruction:
     """Weights and bias of one layer from what it should give.
+
+    Takes, beside the rows: four times their targets (outputs of two candidates, and what they should be), five to six float64
+    [G, K, K] (the Hessian, its inverse and their factors) and about nine float64 [G, K, O]. With more than `LARGEST` inputs the
+    Hessians are those of the blocks.
 
     Args:
         rows: inputs, targets and the activation behind; those kept back choose the strength and are not fitted.
@@ -80,22 +88,41 @@ def reconstruct(
         lowest_exponent: no finer scale than this (Q5, or the room of an int32 bias: L11).
         sweeps: of coordinate descent; 0 is the quick version.
         strength: of the pull; by default the rows kept back choose.
+        late: whether time is up: no more strengths are tried then and no more sweeps made. Asked before each, so that as long as
+            it says no the result does not depend on it.
     """
-    whole = weights.shape[1] <= LARGEST
-    if strength is None or not whole:
-        strength = choose_strength(rows, weights, bias) if whole else STRENGTHS[0]
-    problem = _Problem(rows.part(False), weights, bias, bits, strength, whole)
-    finalists = _best_exponents(problem, lowest_exponent)
-    if not (sweeps and whole):
-        return problem.result(problem.judged(finalists[0]))
-    swept = [problem.improved(problem.judged(each)) for each in finalists[:_FINALISTS]]
-    best = min(swept, key=lambda each: each.loss)
-    for _ in range(sweeps):
-        found = problem.improved(best)
-        if not found.loss < best.loss:
-            break
-        best = found
-    return problem.result(best)
+    clock = _Clock(late)
+    seen, whole = rows.part(False), weights.shape[1] <= LARGEST
+    moments = Moments(seen, bias=bias is not None) if whole else None
+    if moments is None:
+        strength = STRENGTHS[0]
+    elif strength is None:
+        strength = choose_strength(seen, rows.part(True), moments, weights, bias, late=clock)
+    problem = _Problem(seen, moments, weights, bias, bits, strength)
+    first, *others = _best_exponents(problem, lowest_exponent)
+    best = problem.judged(first)
+    if sweeps and whole and not clock():
+        best = problem.improved(best)
+        for other in others:
+            if not clock():
+                best = min(best, problem.improved(problem.judged(other)), key=lambda each: each.loss)
+        for _ in range(sweeps):
+            found = best if clock() else problem.improved(best)
+            if not found.loss < best.loss:
+                break
+            best = found
+    return Reconstruction(best.integers, best.exponent, best.bias, strength, best.loss, not clock.was_late)
+
+
+class _Clock:
+    """Remembers whether it has ever said that time is up."""
+
+    def __init__(self, late: Callable[[], bool]) -> None:
+        self._late, self.was_late = late, False
+
+    def __call__(self) -> bool:
+        self.was_late = self.was_late or self._late()
+        return self.was_late
 
 
 @dataclass(frozen=True)
@@ -112,16 +139,17 @@ class _Candidate:
 class _Problem:
     """A layer to be rounded: the real weights and what errors in them cost."""
 
-    def __init__(self, rows: Rows, weights: Doubles, bias: Doubles | None, bits: int, strength: float, whole: bool) -> None:
+    def __init__(
+        self, rows: Rows, moments: Moments | None, weights: Doubles, bias: Doubles | None, bits: int, strength: float
+    ) -> None:
         self.rows, self.weights, self.bias, self.strength = rows, weights, bias, strength
         self.few = rows.few()
         self.bounds = bounds(bits, True)
         self.bits = bits
-        self._whole = whole
-        if whole:
-            self._moments = Moments.of(rows, bias=bias is not None)
-            self._hessian = self._moments.pulled(strength)
-            self.fitted = solve(rows, self._moments, weights, bias, strength)[0]
+        self._moments = moments
+        if moments is not None:
+            self.fitted = solve(rows, moments, weights, bias, strength)[0]
+            self._hessian = moments.pulled(strength)
         else:
             self.fitted = weights
             self._hessian = _blocks(rows, strength, bias is not None)
@@ -130,7 +158,7 @@ class _Problem:
     def rounded(self, exponent: int) -> _Candidate:
         """On the grid of an exponent, by error feedback; judged by few rows."""
         scaled = np.ldexp(self.fitted, -exponent)
-        if self._whole:
+        if self._moments is not None:
             return self._candidate(self.few, with_feedback(scaled, self._feedback, *self.bounds), exponent)
         groups, inputs, outputs = scaled.shape
         size = self._hessian.shape[1]
@@ -144,15 +172,12 @@ class _Problem:
 
     def improved(self, found: _Candidate) -> _Candidate:
         """A sweep of coordinate descent; outputs that are clipped as they should be have no error, and targets that follow."""
-        wanted = self.rows.wanted(found.outputs)
-        pull = self._moments.pull(self.strength)[:, :, None]
-        right = np.ldexp(self._moments.cross(wanted, bias=found.bias is not None) + pull * self.weights, -found.exponent)
+        assert self._moments is not None
+        right = self._moments.cross(self.rows.wanted(found.outputs))
+        right += self._moments.pull(self.strength)[:, :, None] * self.weights
+        np.ldexp(right, -found.exponent, out=right)
         swept = self._candidate(self.rows, descend(found.integers, right, self._hessian, *self.bounds), found.exponent)
         return min(found, swept, key=lambda each: each.loss)
-
-    def result(self, found: _Candidate) -> Reconstruction:
-        """What is handed out."""
-        return Reconstruction(found.integers, found.exponent, found.bias, self.strength, found.loss)
 
     def _candidate(self, rows: Rows, integers: Doubles, exponent: int) -> _Candidate:
         outputs = predict(rows, np.ldexp(integers, exponent), None)
@@ -164,23 +189,24 @@ class _Problem:
 
 
 def _best_exponents(problem: _Problem, lowest_exponent: int) -> list[_Candidate]:
-    """Exponents with the smallest loss first; where the data cannot tell, the one whose weights are closest to the given ones."""
+    """The finalists, smallest loss first; where the data cannot tell, the one whose weights are closest to the given ones."""
     largest = float(np.abs(problem.fitted).max(initial=0.0))
     top = max((ceil_log2(largest) if largest > 0 else 0) + 2 - problem.bits, lowest_exponent)
     target = problem.few.clipped(problem.few.target)
     noise = _NOISE * float(np.mean(np.square(target), dtype=np.float64)) if target.size else 0.0
-    found: list[_Candidate] = []
+    least = np.inf
+    found: list[tuple[_Candidate, float]] = []  # with the distance from the given weights; no more are kept than are needed
     for exponent in range(top, max(top - _OCTAVES, lowest_exponent - 1), -1):
-        found.append(problem.rounded(exponent))
-        if found[-1].loss > _HOPELESS * min(each.loss for each in found) + noise:
+        tried = problem.rounded(exponent)
+        moved = np.ldexp(tried.integers, exponent)
+        moved -= problem.weights
+        least = min(least, tried.loss)
+        found.append((tried, float(np.square(moved, out=moved).sum())))
+        found.sort(key=lambda each: (each[0].loss if each[0].loss > least + noise else 0.0, each[1]))
+        del found[_FINALISTS:]
+        if tried.loss > _HOPELESS * least + noise:
             break
-    least = min(each.loss for each in found)
-
-    def rank(each: _Candidate) -> tuple[float, float]:
-        distance = float(np.square(np.ldexp(each.integers, each.exponent) - problem.weights).sum())
-        return (0.0, distance) if each.loss <= least + noise else (each.loss, distance)
-
-    return sorted(found, key=rank)
+    return [each for each, _ in found]
 
 
 def _blocks(rows: Rows, strength: float, bias: bool) -> Doubles:
@@ -188,10 +214,10 @@ def _blocks(rows: Rows, strength: float, bias: bool) -> Doubles:
     groups, _, inputs = rows.data.shape
     count = -(-inputs // LARGEST)
     size = -(-inputs // count)
-    padded = np.pad(rows.data, ((0, 0), (0, 0), (0, count * size - inputs)))
-    hessians = [
-        Moments.of(Rows(padded[group : group + 1, :, start : start + size], rows.target, rows.held), bias=bias).pulled(strength)[0]
-        for group in range(groups)
-        for start in range(0, count * size, size)
-    ]
-    return np.stack(hessians)
+    hessians = np.empty((groups, count, size, size))
+    for group in range(groups):
+        for block in range(count):
+            data = rows.data[group : group + 1, :, block * size : (block + 1) * size]
+            data = np.pad(data, ((0, 0), (0, 0), (0, size - data.shape[2])))
+            hessians[group, block] = Moments(Rows(data, rows.target, rows.held), bias=bias).pulled(strength)[0]
+    return hessians.reshape(-1, size, size)

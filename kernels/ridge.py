@@ -6,8 +6,8 @@ dense layer is one group. All groups are solved side by side.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +25,9 @@ _BIAS_STEPS: Final = 2
 
 _FEW: Final = 2048
 """Rows that are enough to compare strengths, or exponents, with each other."""
+
+_PIECE: Final = 512
+"""Rows that are centred or compared together: a copy of so many is all that is made of the data."""
 
 _NOTHING: Final = 1e-9
 """Smallest pull relative to the largest variance of a group: inputs that never vary keep their weights."""
@@ -49,8 +52,11 @@ class Rows:
     high: float = np.inf
 
     def part(self, held: bool) -> Rows:
-        """The rows that are kept back, or the others."""
-        chosen = self.held == held
+        """The rows that are kept back, or the others; no copy where those kept back come last."""
+        fitted = self.held.size - int(self.held.sum())
+        chosen: Any = self.held == held
+        if not self.held[:fitted].any():
+            chosen = slice(fitted, None) if held else slice(fitted)
         return Rows(self.data[:, chosen], self.target[:, chosen], self.held[chosen], self.low, self.high)
 
     def few(self) -> Rows:
@@ -76,30 +82,31 @@ class Rows:
 
     def loss_of(self, outputs: Singles) -> float:
         """The same for outputs that are known, float32 [G, P, O]."""
-        error = np.clip(outputs, self.low, self.high)
-        error -= self._clipped_target
-        return float(np.mean(np.square(error, out=error), dtype=np.float64)) if error.size else 0.0
-
-    @cached_property
-    def _clipped_target(self) -> Singles:
-        return np.clip(self.target, self.low, self.high)
+        total = 0.0
+        for piece in _pieces(outputs):
+            error = np.clip(outputs[:, piece], self.low, self.high)
+            error -= np.clip(self.target[:, piece], self.low, self.high)
+            total += float(np.sum(np.square(error, out=error), dtype=np.float64))
+        return total / outputs.size if outputs.size else 0.0
 
     def wanted(self, outputs: Singles) -> Singles:
         """The closest outputs that are right behind the activation: where the target is clipped, so is much else."""
         if not self._clips:
             return self.target
-        return np.clip(outputs, *self._right)
+        low, high = np.float32(self.low), np.float32(self.high)
+        result = self.target.copy()
+        np.minimum(outputs, low, out=result, where=self.target <= low)
+        np.maximum(outputs, high, out=result, where=self.target >= high)
+        return result
 
     @property
     def _clips(self) -> bool:
         return bool(np.isfinite(self.low) or np.isfinite(self.high))
 
-    @cached_property
-    def _right(self) -> tuple[Singles, Singles]:
-        """From where to where an output is right."""
-        low, high = np.float32(self.low), np.float32(self.high)
-        lowest = np.where(self.target <= low, np.float32(-np.inf), np.minimum(self.target, high))
-        return lowest, np.where(self.target >= high, np.float32(np.inf), np.maximum(self.target, low))
+
+def _pieces(array: npt.NDArray[Any]) -> Iterator[slice]:
+    """All rows of [G, P, ...], some at a time."""
+    return (slice(start, start + _PIECE) for start in range(0, array.shape[1], _PIECE))
 
 
 def predict(rows: Rows, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None) -> Singles:
@@ -110,43 +117,51 @@ def predict(rows: Rows, weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None
     return np.asarray(outputs, np.float32)
 
 
-@dataclass(frozen=True)
 class Moments:
     """Second moments of the rows; with a bias that may move, around the means.
 
-    Attributes:
-        hessian: float64 [G, K, K], `X^T X`.
-        centred: float32 [G, P, K].
+    Args:
+        rows: all of them count.
+        bias: whether there is one that may move.
     """
 
-    hessian: Doubles
-    centred: Singles
+    def __init__(self, rows: Rows, *, bias: bool) -> None:
+        self._data = rows.data
+        self._mean = rows.data.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32) if bias else None
+        groups, _, inputs = rows.data.shape
+        self._hessian = np.zeros((groups, inputs, inputs))
+        for piece in _pieces(self._data):
+            centred = self._centred(piece)
+            self._hessian += np.matmul(centred.swapaxes(1, 2), centred)
+        self._diagonal: Doubles = np.einsum("gkk->gk", self._hessian)  # a view
+        self._variances = np.maximum(self._diagonal, 0.0)
 
-    @classmethod
-    def of(cls, rows: Rows, *, bias: bool) -> Moments:
-        """Of all rows."""
-        mean = (
-            rows.data.mean(axis=1, keepdims=True, dtype=np.float64) if bias else np.zeros((len(rows.data), 1, rows.data.shape[2]))
-        )
-        centred = rows.data - mean.astype(np.float32) if bias else rows.data
-        return cls(np.matmul(centred.swapaxes(1, 2), centred).astype(np.float64), centred)
-
-    def cross(self, outputs: Singles, *, bias: bool) -> Doubles:
-        """`X^T Y` [G, K, O], `Y` around its means where a bias absorbs them."""
-        moved = outputs - outputs.mean(axis=1, keepdims=True) if bias else outputs
-        return np.asarray(np.matmul(self.centred.swapaxes(1, 2), moved), np.float64)
+    def cross(self, outputs: Singles) -> Doubles:
+        """`X^T Y` float64 [G, K, O] of float32 [G, P, O], `Y` around its means where a bias absorbs them."""
+        mean = outputs.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32) if self._mean is not None else None
+        result = np.zeros((len(outputs), self._data.shape[2], outputs.shape[2]))
+        for piece in _pieces(outputs):
+            moved = outputs[:, piece] if mean is None else outputs[:, piece] - mean
+            result += np.matmul(self._centred(piece).swapaxes(1, 2), moved)
+        return result
 
     def pull(self, strength: float) -> Doubles:
         """What is added to the diagonal [G, 1] so that weights stay where the data say nothing."""
-        variances = np.maximum(np.einsum("gkk->gk", self.hessian), 0.0)
-        floor = _NOTHING * variances.max(axis=1, keepdims=True)
-        pull = np.maximum(strength * variances.mean(axis=1, keepdims=True), floor)
+        floor = _NOTHING * self._variances.max(axis=1, keepdims=True)
+        pull = np.maximum(strength * self._variances.mean(axis=1, keepdims=True), floor)
         return np.asarray(np.where(pull > 0, pull, 1.0))
 
     def pulled(self, strength: float) -> Doubles:
-        """The Hessian of the regularised problem, positive definite."""
-        size = self.hessian.shape[1]
-        return self.hessian + self.pull(strength)[:, :, None] * np.eye(size)
+        """The Hessian of the regularised problem, positive definite, float64 [G, K, K].
+
+        Always the same array, valid until the next call: only its diagonal depends on the strength.
+        """
+        self._diagonal[...] = self._variances + self.pull(strength)
+        return self._hessian
+
+    def _centred(self, piece: slice) -> Singles:
+        data = self._data[:, piece]
+        return data if self._mean is None else data - self._mean
 
 
 def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, strength: float) -> tuple[Doubles, Doubles | None]:
@@ -162,13 +177,15 @@ def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, 
     Returns:
         Weights and bias (None where there was none).
     """
-    fitted = weights + np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias))
+    fitted = np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias))
+    fitted += weights
     return fitted, None if bias is None else best_bias(rows, predict(rows, fitted, None))
 
 
 def _missing(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None) -> Doubles:
     """The right hand side of the normal equations, of what the given weights leave over."""
-    return moments.cross(rows.target - predict(rows, weights, bias), bias=bias is not None)
+    left = predict(rows, weights, bias)
+    return moments.cross(np.subtract(rows.target, left, out=left))
 
 
 def best_bias(rows: Rows, outputs: Singles) -> Doubles:
@@ -185,19 +202,30 @@ def best_bias(rows: Rows, outputs: Singles) -> Doubles:
     return np.asarray(bias)
 
 
-def choose_strength(rows: Rows, weights: Doubles, bias: Doubles | None) -> float:
+def choose_strength(
+    seen: Rows, held: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, *, late: Callable[[], bool] = lambda: False
+) -> float:
     """The pull that does best behind the activation on the rows kept back; the middle of the list where none are.
 
     Few images say little about many weights: there a strong pull wins, and the layer keeps its weights.
+
+    Args:
+        seen: rows that are fitted.
+        held: rows that are kept back.
+        moments: of the rows that are fitted.
+        weights: given ones, [G, K, O].
+        bias: [G, O] or None.
+        late: whether time is up: the best of what was tried until then, from the middle outwards.
     """
-    seen, held = rows.part(False), rows.part(True)
+    middle = STRENGTHS[len(STRENGTHS) // 2]
     if not held.data.shape[1] or not seen.data.shape[1]:
-        return STRENGTHS[len(STRENGTHS) // 2]
-    moments, few = Moments.of(seen, bias=bias is not None), seen.few()
-    missing = _missing(seen, moments, weights, bias)
-
-    def loss(strength: float) -> float:
-        fitted = weights + np.linalg.solve(moments.pulled(strength), missing)
-        return held.loss(fitted, None if bias is None else best_bias(few, predict(few, fitted, None)))
-
-    return min(STRENGTHS, key=loss)
+        return middle
+    few, missing = seen.few(), _missing(seen, moments, weights, bias)
+    losses: dict[float, float] = {}
+    for strength in sorted(STRENGTHS, key=lambda each: abs(STRENGTHS.index(each) - STRENGTHS.index(middle))):
+        if late():
+            break
+        fitted = np.linalg.solve(moments.pulled(strength), missing)
+        fitted += weights
+        losses[strength] = held.loss(fitted, None if bias is None else best_bias(few, predict(few, fitted, None)))
+    return min(sorted(losses), key=losses.__getitem__, default=middle)

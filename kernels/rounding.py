@@ -37,8 +37,8 @@ class Feedback:
         """Of a Hessian [G, K, K], positive definite."""
         groups = np.arange(len(hessian))[:, None, None]
         order = np.argsort(-np.einsum("gkk->gk", hessian), axis=1, kind="stable")
-        ordered = hessian[groups, order[:, :, None], order[:, None, :]]
-        return cls(order, np.linalg.cholesky(np.linalg.inv(ordered)).swapaxes(1, 2))
+        inverse = np.linalg.inv(hessian[groups, order[:, :, None], order[:, None, :]])
+        return cls(order, np.linalg.cholesky(inverse).swapaxes(1, 2))
 
 
 def with_feedback(weights: Doubles, feedback: Feedback, lowest: int, highest: int) -> Doubles:
@@ -55,18 +55,18 @@ def with_feedback(weights: Doubles, feedback: Feedback, lowest: int, highest: in
     """
     groups, size = np.arange(len(weights))[:, None], weights.shape[1]
     order, upper = feedback.order, feedback.upper
-    rest = weights[groups, order]
-    rounded = np.empty_like(rest)
+    rest = weights[groups, order]  # becomes whole numbers from the front
     for start in range(0, size, _BLOCK):
         stop = min(start + _BLOCK, size)
         errors = np.empty_like(rest[:, start:stop])
         for k in range(start, stop):
-            rounded[:, k] = np.clip(np.rint(rest[:, k]), lowest, highest)
-            errors[:, k - start] = (rest[:, k] - rounded[:, k]) / upper[:, k, k, None]
-            rest[:, k:stop] -= upper[:, k, k:stop, None] * errors[:, k - start, None, :]
+            rounded = np.clip(np.rint(rest[:, k]), lowest, highest)
+            errors[:, k - start] = (rest[:, k] - rounded) / upper[:, k, k, None]
+            rest[:, k] = rounded
+            rest[:, k + 1 : stop] -= upper[:, k, k + 1 : stop, None] * errors[:, k - start, None, :]
         rest[:, stop:] -= np.matmul(upper[:, start:stop, stop:].swapaxes(1, 2), errors)
-    result = np.empty_like(rounded)
-    result[groups, order] = rounded
+    result = np.empty_like(rest)
+    result[groups, order] = rest
     return result
 
 

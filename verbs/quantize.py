@@ -14,7 +14,6 @@ from ..calibrate import METHODS, PERCENTILE, WEIGHT_METHODS, calibrate
 from ..ir import (
     RANGES_KEY,
     VERSION_KEY,
-    DataError,
     ModelError,
     QuantizerGraph,
     UnsupportedError,
@@ -42,7 +41,7 @@ from ..passes import (
     weight_floors,
 )
 from .agreement import Agreement, agreement
-from .sources import Data, Feeder, Feeds, Progress, open_model
+from .sources import Data, Feeder, Feeds, Progress, open_model, refuse_negative
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -387,14 +386,8 @@ def _signed_as_stated(feeder: Feeder, widths: BitWidths) -> Iterator[Feeds]:
     """The feeds; inputs that were declared unsigned are checked, since a negative one would silently become 0."""
     for feeds in feeder.feeds(feeder.rows(BATCH)):
         if widths.unsigned_input:
-            _refuse_negative(feeds)
+            refuse_negative(feeds, "calibration")
         yield feeds
-
-
-def _refuse_negative(feeds: Feeds) -> None:
-    for name, array in feeds.items():
-        if array.size and float(array.min()) < 0:
-            raise DataError(f"input {name!r} was declared unsigned, but the calibration data holds {float(array.min())}")
 
 
 def _refuse_quantized(model: onnx_ir.Model) -> None:

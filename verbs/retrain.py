@@ -171,7 +171,14 @@ def retrain(
         network = regenerate(prepared.model, batch_norm_momentum=batch_norm_momentum)
     expected = make_loss(loss, heads_of(network), temperature=temperature, label_smoothing=label_smoothing)
     batches = data.batches(
-        network, schedule.batch, augmentation, seed, label_offset, classes=expected.classes, steps_per_epoch=steps_per_epoch
+        network,
+        schedule.batch,
+        augmentation,
+        seed,
+        label_offset,
+        classes=expected.classes,
+        steps_per_epoch=steps_per_epoch,
+        unsigned=widths.unsigned_input,
     )
     check_batches(batches, schedule.batch, distribution.num_replicas_in_sync, expected.needs_labels)
     check_delay(schedule, batches.steps_per_epoch)

@@ -37,6 +37,17 @@ def open_model(model: onnx_ir.Model | str | os.PathLike[str]) -> onnx_ir.Model:
     return load(model) if isinstance(model, (str, os.PathLike)) else model
 
 
+def refuse_negative(feeds: Feeds, what: str) -> None:
+    """Refuses negative numbers for inputs that were declared unsigned.
+
+    Raises:
+        DataError: naming the input and the smallest number.
+    """
+    for name, array in feeds.items():
+        if array.size and float(array.min()) < 0:
+            raise DataError(f"input {name!r} was declared unsigned, but the {what} data holds {float(array.min())}")
+
+
 class Feeder:
     """Batches of feeds for a model from any data source; only one batch is in memory.
 

@@ -23,7 +23,7 @@ from ..datasets import (
     split_for_training,
 )
 from ..ir import DataError, UsageError, fed_inputs, name_of, static_shape
-from .sources import Data, Feeds, Labels, drawn
+from .sources import Data, Feeds, Labels, drawn, refuse_negative
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -75,6 +75,7 @@ class TrainingData:
         *,
         classes: int | None,
         steps_per_epoch: int | None = None,
+        unsigned: bool = False,
     ) -> TrainingBatches:
         """The training data in batches.
 
@@ -86,6 +87,7 @@ class TrainingData:
             label_offset: output index of class 0.
             classes: that labels must be among; None for any.
             steps_per_epoch: of a `tf.data.Dataset` that does not know its length.
+            unsigned: whether inputs were declared unsigned; a batch with a negative one is then refused when it is read.
 
         Raises:
             DataError: fewer examples than a batch, labels that are no classes, or examples that cannot be changed so.
@@ -97,8 +99,11 @@ class TrainingData:
 
             if augment:
                 raise UsageError(f"a tf.data.Dataset brings its own augmentation; none is expected here. Received: {augment}")
-            return FromTfData(self.train, inputs, batch_size, steps_per_epoch=steps_per_epoch, label_offset=label_offset)
-        return Shuffled(self.train, next(iter(inputs)), batch_size, seed, augment, classes=classes, label_offset=label_offset)
+            pipeline = FromTfData(self.train, inputs, batch_size, steps_per_epoch=steps_per_epoch, label_offset=label_offset)
+            return NeverNegative(pipeline) if unsigned else pipeline
+        name = next(iter(inputs))
+        shuffled = Shuffled(self.train, name, batch_size, seed, augment, classes=classes, label_offset=label_offset)
+        return NeverNegative(shuffled) if unsigned else shuffled
 
     def check_labels(self, classes: int | None, label_offset: int, *, needed: bool, tested: int | None) -> None:
         """Refuses labels that are no classes before anything is trained: all of the test data, and selection data in memory.
@@ -162,6 +167,30 @@ def _targets(dataset: Dataset, rows: Any, labels: Labels, label_offset: int, cla
     return output_indices(labels, label_offset, classes, dataset.source, lambda place: dataset.reader.name(int(rows[place])))
 
 
+class NeverNegative:
+    """Batches whose inputs were declared unsigned: a negative number would silently become 0 in every step.
+
+    Args:
+        batches: what is checked.
+    """
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self._batches = batches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batches, name)
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> tuple[Feeds, Labels]:
+        """As `TrainingBatches.batch`.
+
+        Raises:
+            DataError: a negative number.
+        """
+        feeds, labels = self._batches.batch(step, part, parts)
+        refuse_negative(feeds, "training")
+        return feeds, labels
+
+
 def training_data(
     model: onnx_ir.Model,
     train: Any,
@@ -180,6 +209,8 @@ def training_data(
         DataError: a source that cannot be read or does not fit, or data that overlap.
         UsageError: a `tf.data.Dataset` of which a part is to be held back or left out, or without calibration data.
     """
+    if limit is not None and limit < 1:
+        raise UsageError(f"at least one training example is expected. Received: limit={limit}")
     inputs = fed_inputs(model.graph)
     pipeline = hasattr(train, "element_spec")
     if isinstance(select, str) and select == AUTO:
@@ -251,8 +282,13 @@ def _open(
     example = None if shape is None else shape[1:]
     if isinstance(data, (str, os.PathLike)):
         return open_dataset(data, input_shape=example, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
+    if hasattr(data, "element_spec"):
+        raise UsageError(
+            "a tf.data.Dataset is trained on; to select or test by, a path or arrays are expected. Received: a tf.data.Dataset"
+        )
     if not isinstance(data, Dataset):
-        inputs, labels = data if isinstance(data, tuple) else (data, None)
+        pair = isinstance(data, tuple) or (isinstance(data, list) and [type(part) for part in data] == [np.ndarray] * 2)
+        inputs, labels = data if pair else (data, None)
         data = open_array(np.asarray(inputs), labels=labels, input_shape=example, preprocess=preprocess)
     return drawn(data, limit, seed if limit is not None else None, exclude)
 

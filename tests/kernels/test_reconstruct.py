@@ -106,12 +106,12 @@ def test_least_squares_is_that_of_numpy_and_the_pull_keeps_the_weights() -> None
     data, weights, bias = random_layer(1, 3, 2)
     target = RNG.normal(0, 1, (1, 200, 2))
     layer = rows(data, target)
-    fitted, offset = solve(layer, Moments.of(layer, bias=True), weights, bias, 1e-9)
+    fitted, offset = solve(layer, Moments(layer, bias=True), weights, bias, 1e-9)
     expected = np.linalg.lstsq(np.column_stack([data[0], np.ones(200)]), target[0], rcond=None)[0]
     assert fitted[0] == pytest.approx(expected[:3], abs=1e-4)
     assert offset is not None
     assert offset[0] == pytest.approx(expected[3], abs=1e-4)
-    kept, _ = solve(layer, Moments.of(layer, bias=True), weights, bias, 1e9)
+    kept, _ = solve(layer, Moments(layer, bias=True), weights, bias, 1e9)
     assert kept == pytest.approx(weights, abs=1e-6)
 
 

@@ -17,7 +17,7 @@ from tqt_onnx import retrain
 from tqt_onnx.datasets import open_array
 from tqt_onnx.ir import DataError, UsageError
 from tqt_onnx.passes import BitWidths
-from tqt_onnx.verbs.training_data import TrainingData, training_data
+from tqt_onnx.verbs.training_data import NeverNegative, TrainingData, training_data
 from tqt_onnx.verbs.training_folder import training_folder, writable_folder
 
 
@@ -204,3 +204,29 @@ def test_a_folder_need_not_be_there_and_is_not_made(tmp_path: Path) -> None:
     for wrong in ("file", "file/under", "link"):
         with pytest.raises(UsageError, match="a folder that can be written is expected"):
             writable_folder(tmp_path / wrong)
+
+
+def test_a_list_of_two_arrays_is_a_pair(model: onnx_ir.Model) -> None:
+    x, y = arrays(20)
+    found = opened(model, [x, y])
+    assert len(found.train) == 20
+    assert found.train.labels is not None and (found.train.labels == y).all()
+
+
+def test_no_examples_at_all_are_refused(model: onnx_ir.Model) -> None:
+    with pytest.raises(UsageError, match="at least one training example is expected"):
+        opened(model, arrays(20), limit=0)
+
+
+def test_negative_numbers_for_unsigned_inputs_are_refused_when_they_are_read() -> None:
+    class Batches:
+        batch_size, steps_per_epoch, labelled = 2, 3, True
+
+        def batch(self, step: int, part: int = 0, parts: int = 1) -> Any:
+            return {"image": np.full((2, 1), 1 - step, np.float32)}, np.zeros(2, np.int64)
+
+    batches = NeverNegative(Batches())
+    assert (batches.batch_size, batches.steps_per_epoch, batches.labelled) == (2, 3, True)
+    assert batches.batch(1)[0]["image"].tolist() == [[0.0], [0.0]]
+    with pytest.raises(DataError, match=r"'image' was declared unsigned, but the training data holds -1\.0"):
+        batches.batch(2)
