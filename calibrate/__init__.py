@@ -5,7 +5,8 @@ from .calibration import calibrate
 from .decisions import METHODS, WEIGHT_METHODS
 from .feeds import Batches, Feed
 from .parallel import Progress
-from .tuned import FEWEST_TO_HOLD, HOLD_EVERY, TunedCalibration, TunedRow, calibrate_tuned
+from .sampling import FEWEST_TO_HOLD, HOLD_EVERY
+from .tuned import TunedCalibration, TunedRow, calibrate_tuned
 
 __all__ = [
     "FEWEST_TO_HOLD",

@@ -100,17 +100,20 @@ def _layer(node: onnx_ir.Node) -> TunableLayer | None:
         array.ndim != 2 or attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1
     ):
         return None
-    last, bias = node.outputs[0], node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is None:
-        reader = only_consumer(last)
-        if reader is not None and reader.op_type == "Add":
-            added = [value for value in reader.inputs if value is not last and value is not None and value.is_initializer()]
-            if added:
-                bias, last = added[0], reader.outputs[0]
     outputs = array.shape[0] if node.op_type == "Conv" or attribute(node, "transB", 0) else array.shape[1]
-    if bias is not None and not (bias.is_initializer() and _own(bias) and _size(bias) == outputs):
-        bias = None
-    return TunableLayer(node, weight, bias, *_bounds(last))
+    inside = node.inputs[2] if len(node.inputs) > 2 else None
+    if inside is not None:
+        if _own(inside) and _size(inside) == outputs:
+            return TunableLayer(node, weight, inside, *_bounds(node.outputs[0]))
+        return TunableLayer(node, weight, None, -math.inf, math.inf)  # what is clipped has an addend that is not known here
+    last = _passed_on(node.outputs[0])
+    reader = only_consumer(last)
+    if reader is not None and reader.op_type == "Add":
+        channels_last = array.ndim - 2 if node.op_type == "Conv" else 0
+        for value in reader.inputs:
+            if value is not None and value is not last and _own(value) and _is_per_channel(value, outputs, channels_last):
+                return TunableLayer(node, weight, value, *_bounds(reader.outputs[0]))
+    return TunableLayer(node, weight, None, *_bounds(last))
 
 
 def _own(value: onnx_ir.Value) -> bool:
@@ -122,9 +125,24 @@ def _size(value: onnx_ir.Value) -> int:
     return -1 if array is None else int(array.size)
 
 
+def _is_per_channel(value: onnx_ir.Value, outputs: int, places: int) -> bool:
+    """Whether a constant adds one number per output channel, behind which come so many spatial axes."""
+    array = constant(value)
+    if array is None or array.size != outputs:
+        return False
+    return outputs == 1 or (array.ndim > places and array.shape[array.ndim - places - 1] == outputs)
+
+
+def _passed_on(value: onnx_ir.Value) -> onnx_ir.Value:
+    """The value behind operators that only pass it on: lowering requantizes a layer without bias in an Identity."""
+    while (reader := only_consumer(value)) is not None and reader.op_type == "Identity":
+        value = reader.outputs[0]
+    return value
+
+
 def _bounds(value: onnx_ir.Value) -> tuple[float, float]:
     """What the one operator behind clips at."""
-    reader = only_consumer(value)
+    reader = only_consumer(_passed_on(value))
     if reader is not None and reader.op_type == "Relu":
         return 0.0, math.inf
     if reader is not None and reader.op_type == "Clip":

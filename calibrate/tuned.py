@@ -22,26 +22,22 @@ import onnx_ir
 from ..ir import MIN_EXPONENT, PASS_THROUGH, QuantizerGraph, name_of
 from ..kernels.percentile import PERCENTILE
 from ..kernels.reconstruct import SWEEPS, Reconstruction, reconstruct
-from ..kernels.ridge import STRENGTHS, Rows, predict
+from ..kernels.ridge import STRENGTHS, Rows
 from .calibration import run
 from .decisions import GroupStatistics
 from .engine import Engine
 from .feeds import Batches
+from .pace import Pace, Work
 from .parallel import Progress
+from .sampling import Sample, most_rows
 from .segments import Segment, carried_quantizer, sites
 from .sequential import Walk, constant_array
 from .spill import Spill
-from .tunable import TunableLayer, places_of, seen_at, tunable_layers, weights_of
+from .tunable import TunableLayer, tunable_layers, weights_of
 
 logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
-
-HOLD_EVERY: Final = 5
-"""One image in so many is kept back: it chooses between fits and is never fitted."""
-
-FEWEST_TO_HOLD: Final = 10
-"""With fewer images all are fitted: one or two kept back would choose by chance."""
 
 _ROWS: Final = 8192
 """Places looked at per layer, over all images."""
@@ -51,9 +47,6 @@ _QUICK_ROWS: Final = 2048
 
 _QUICK_PULL: Final = STRENGTHS[len(STRENGTHS) // 2]
 """The pull is not chosen then, which is what takes longest: few rows ask for a strong one."""
-
-_BYTES: Final = 48 << 20
-"""Bound of what the rows of one layer take (C5)."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +81,14 @@ class TunedCalibration:
         constants: new contents of weights and biases, by name, float32.
         rows: one per layer that was looked at.
         in_time: whether every layer got its full treatment.
+        images: how many the data had, as counted by the leading dimension of the first input.
     """
 
     thresholds: dict[str, float]
     constants: dict[str, Array]
     rows: tuple[TunedRow, ...]
     in_time: bool
+    images: int = 0
 
 
 def calibrate_tuned(
@@ -119,7 +114,8 @@ def calibrate_tuned(
         percentile: for that method.
         static: statically decided thresholds; of these, constants that are not adjusted keep theirs.
         given: thresholds known beforehand; weights whose threshold is given keep it, and their contents.
-        deadline: by `time.monotonic()`; layers after it get a quick version, which costs little more than calibration.
+        deadline: by `time.monotonic()`, when all layers should be done; those that would not be get a quick version, which costs
+            little more than calibration.
         seed: of the places looked at.
         progress: called as `progress(done, total, what)`.
 
@@ -149,7 +145,7 @@ def calibrate_tuned(
     )
     if not isinstance(walk, TunedWalk):
         return TunedCalibration(thresholds, {}, (), True)
-    return TunedCalibration(thresholds | walk.tuned, walk.constants, tuple(walk.rows), walk.in_time)
+    return TunedCalibration(thresholds | walk.tuned, walk.constants, tuple(walk.rows), walk.in_time, sum(walk.images))
 
 
 def _output_groups(model: onnx_ir.Model, graph: QuantizerGraph) -> set[str]:
@@ -174,6 +170,7 @@ class TunedWalk(Walk):
         constants: new contents by name.
         rows: what was done.
         in_time: whether the deadline was kept throughout.
+        images: in each batch.
     """
 
     def __init__(
@@ -194,7 +191,8 @@ class TunedWalk(Walk):
         self.tuned: dict[str, float] = {}
         self.rows: list[TunedRow] = []
         self.in_time = True
-        self._static, self._deadline = known_thresholds, deadline
+        self.images: list[int] = []
+        self._static = known_thresholds
         self._random = np.random.default_rng(seed)
         self._float_spills: dict[str, Spill] = {}
         inside = {node for segment in self._segments for node in segment.nodes}
@@ -204,6 +202,8 @@ class TunedWalk(Walk):
             if node in inside and self.quantizers[name_of(layer.weight)].group not in given
         }
         self._left = len(self._layers)
+        works = {name_of(layer.weight): (_work(layer, _ROWS), _work(layer, _QUICK_ROWS)) for layer in self._layers.values()}
+        self._pace = Pace(works, deadline)
 
     def run(self, batches: Batches, progress: Progress | None) -> None:
         """Walks, in both forms."""
@@ -212,6 +212,11 @@ class TunedWalk(Walk):
         finally:
             for spill in self._float_spills.values():
                 spill.close()
+
+    def _take_in(self, batches: Batches) -> None:
+        super()._take_in(batches)
+        first = next(iter(self._spills.values()), None)
+        self.images = [] if first is None else [(*shape, 1)[0] for shape in first.shapes]
 
     def _run_segment(self, segment: Segment) -> None:
         layers = [self._layers[node] for node in segment.nodes if node in self._layers]
@@ -260,14 +265,15 @@ class TunedWalk(Walk):
             yield session.run(feed)[name]
 
     def _tune(self, segment: Segment, layer: TunableLayer) -> None:
-        quick = time.monotonic() > self._deadline
+        quick = not self._pace.allows_full(name_of(layer.weight))
         self.in_time = self.in_time and not quick
-        rows = self._rows(segment, layer, _QUICK_ROWS if quick else _ROWS)
-        if rows is None:
-            return
-        quantizer = self.quantizers[name_of(layer.weight)]
         weights = layer.stacked(weights_of(layer)).astype(np.float64)
         bias = None if layer.bias is None else _bias_of(layer.bias, len(weights))
+        rows = self._rows(segment, layer, bias, _QUICK_ROWS if quick else _ROWS)
+        if rows is None:
+            return
+        began = time.monotonic()
+        quantizer = self.quantizers[name_of(layer.weight)]
         lowest, sweeps = self._lowest(layer), 0 if quick else SWEEPS
         with np.errstate(over="ignore", invalid="ignore"):  # losses beyond float32 are not better than any other
             try:
@@ -279,11 +285,15 @@ class TunedWalk(Walk):
                     lowest_exponent=lowest,
                     sweeps=sweeps,
                     strength=_QUICK_PULL if quick else None,
+                    late=self._pace.late,
                 )
             except np.linalg.LinAlgError as error:
                 logger.debug("%s keeps its static weights: %s", name_of(layer.weight), error)
                 return
             self._keep_better(layer, rows, found, bias)
+        self.in_time = self.in_time and found.in_time
+        if found.in_time:
+            self._pace.done(_work(layer, rows.held.size), time.monotonic() - began, full=not quick)
 
     def _keep_better(self, layer: TunableLayer, rows: Rows, found: Reconstruction, bias: npt.NDArray[np.float64] | None) -> None:
         """Takes the new weights if they are better than the static ones on the images kept back."""
@@ -336,37 +346,21 @@ class TunedWalk(Walk):
                 lowest = max(lowest, math.frexp(largest)[1] - 30 - data.exponent)
         return lowest
 
-    def _rows(self, segment: Segment, layer: TunableLayer, wanted: int) -> Rows | None:
+    def _rows(self, segment: Segment, layer: TunableLayer, bias: npt.NDArray[np.float64] | None, wanted: int) -> Rows | None:
         """What the layer sees, and what it should give, at places drawn from every image."""
-        stacked = layer.stacked(weights_of(layer))
-        groups, inputs, outputs = stacked.shape
-        wanted = min(wanted, max(256, _BYTES // (4 * groups * (inputs + outputs))))
-        images = sum(shape[0] for shape in self._spills[name_of(segment.inputs[0])].shapes)
-        per_image = max(1, wanted // max(1, images))
-        quantized, real, owners = [], [], []
-        first = 0
-        pairs = zip(self._data(segment, layer, quantized=True), self._data(segment, layer, quantized=False), strict=True)
-        for (seen, exact), shape in zip(pairs, self._spills[name_of(segment.inputs[0])].shapes, strict=True):
-            count = math.prod(places_of(layer, seen))
-            if not count or not len(seen):
-                return None
-            drawn = min(count, per_image)
-            places = np.concatenate([self._random.choice(count, drawn, replace=False) for _ in range(len(seen))])
-            rows = np.repeat(np.arange(len(seen)), drawn)
-            quantized.append(seen_at(layer, seen, rows, places))
-            real.append(seen_at(layer, exact, rows, places))
-            owners.append(first + rows * shape[0] // len(seen))
-            first += shape[0]
-        owner = np.concatenate(owners)
-        held = (owner % HOLD_EVERY == HOLD_EVERY - 1) if images >= FEWEST_TO_HOLD else np.zeros(owner.shape, bool)
-        bias = None if layer.bias is None else _bias_of(layer.bias, groups)
-        exact_rows = Rows(np.concatenate(real, axis=1), np.empty((groups, owner.size, 0), np.float32), held)
-        target = predict(exact_rows, stacked, bias)
-        return Rows(np.concatenate(quantized, axis=1), target, held, layer.low, layer.high)
+        sample = Sample(layer, bias, sum(self.images), wanted, self._random)
+        forms = (self._data(segment, layer, quantized=quantized) for quantized in (True, False))
+        for seen, exact, images in zip(*forms, self.images, strict=True):
+            sample.add(seen, exact, images)
+        return sample.rows()
 
     def _quantized_constant(self, value: onnx_ir.Value) -> Array:
         replaced = self.constants.get(name_of(value))
         return super()._quantized_constant(value) if replaced is None else self._on_grid(replaced, self.quantizers[name_of(value)])
+
+
+def _work(layer: TunableLayer, rows: int) -> Work:
+    return Work(*layer.stacked(weights_of(layer)).shape, most_rows(layer, rows))
 
 
 def _bias_of(value: onnx_ir.Value, groups: int) -> npt.NDArray[np.float64]:

@@ -150,10 +150,10 @@ class _Problem:
         if moments is not None:
             self.fitted = solve(rows, moments, weights, bias, strength)[0]
             self._hessian = moments.pulled(strength)
+            self._feedback = Feedback.of(self._hessian)
         else:
             self.fitted = weights
-            self._hessian = _blocks(rows, strength, bias is not None)
-        self._feedback = Feedback.of(self._hessian)
+            self._feedback = Feedback.of(_blocks(rows, strength, bias is not None))
 
     def rounded(self, exponent: int) -> _Candidate:
         """On the grid of an exponent, by error feedback; judged by few rows."""
@@ -161,7 +161,7 @@ class _Problem:
         if self._moments is not None:
             return self._candidate(self.few, with_feedback(scaled, self._feedback, *self.bounds), exponent)
         groups, inputs, outputs = scaled.shape
-        size = self._hessian.shape[1]
+        size = self._feedback.order.shape[1]
         cut = np.pad(scaled, ((0, 0), (0, -inputs % size), (0, 0))).reshape(-1, size, outputs)
         integers = with_feedback(cut, self._feedback, *self.bounds).reshape(groups, -1, outputs)[:, :inputs]
         return self._candidate(self.few, integers, exponent)

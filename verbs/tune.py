@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import onnx_ir
 
 from ..calibrate import FEWEST_TO_HOLD, HOLD_EVERY, PERCENTILE, TunedRow, calibrate_tuned
@@ -128,7 +129,7 @@ def tune(
         progress=progress,
     )
     model = with_constants(lowered, found.constants)
-    judged = _kept_back(lowered, batches)
+    judged = _kept_back(lowered, batches, found.images)
     before, after = (
         agreement(lowered, insert_qdq(each, graph.decide(decided)), judged, limit=None)
         for each, decided in ((lowered, thresholds), (model, found.thresholds))
@@ -149,19 +150,25 @@ def with_constants(model: onnx_ir.Model, arrays: Mapping[str, npt.NDArray[Any]])
     return copy
 
 
-def _kept_back(model: onnx_ir.Model, batches: Callable[[], Iterable[Feeds]]) -> list[Feeds]:
-    """The examples that the walk keeps back, one by one; all where they are few, or where the model's batch is fixed."""
-    fixed = any((shape := static_shape(value)) is None or shape[0] is not None for value in fed_inputs(model.graph))
-    first: list[Feeds] = []
+def _kept_back(model: onnx_ir.Model, batches: Callable[[], Iterable[Feeds]], images: int) -> list[Feeds]:
+    """Of the examples that the walk keeps back some, evenly spaced, one by one.
+
+    Of all where they are few, and whole batches where the model's batch is fixed to several.
+    """
+    sizes = {(shape[0] or 1) if (shape := static_shape(value)) else None for value in fed_inputs(model.graph)}
+    single = sizes == {1}
+    units = images if single else images // max(filter(None, sizes), default=1)
+    if single and images >= FEWEST_TO_HOLD:
+        places = np.arange(HOLD_EVERY - 1, images, HOLD_EVERY)
+        chosen = places[np.linspace(0, len(places) - 1, min(len(places), _JUDGED)).astype(int)]
+    else:
+        chosen = np.linspace(0, units - 1, min(max(units, 1), FEWEST_TO_HOLD)).astype(int)
+    wanted = set(chosen.tolist())
     held: list[Feeds] = []
     count = 0
     for feeds in batches():
-        rows = 1 if fixed else min((len(array) for array in feeds.values()), default=0)
-        for row in range(rows):
-            part = feeds if fixed else {name: array[row : row + 1] for name, array in feeds.items()}
-            if count < FEWEST_TO_HOLD:
-                first.append(part)
-            if count % HOLD_EVERY == HOLD_EVERY - 1 and len(held) < _JUDGED:
-                held.append(part)
+        for row in range(min(map(len, feeds.values()), default=0) if single else 1):
+            if count in wanted:
+                held.append({name: array[row : row + 1].copy() for name, array in feeds.items()} if single else feeds)
             count += 1
-    return held if count >= FEWEST_TO_HOLD and not fixed else first
+    return held

@@ -64,10 +64,13 @@ def make_strategy(name: str, devices: Sequence[str] | None = None, timeout: floa
     _check_hosts(workers)
     logger.warning("waiting for %d workers, %.0f seconds at most: %s", len(workers), timeout, ", ".join(workers))
     late = UsageError(
-        f"strategy multi-worker: all workers of TF_CONFIG are expected within {timeout:.0f} seconds. Received: not all of {', '.join(workers)}"
+        f"strategy multi-worker: all workers of TF_CONFIG are expected within {timeout:.0f} seconds. "
+        f"Received: not all of {', '.join(workers)}"
     )
     if _tensorflow_runs():
         pass  # too late, as the strategy will say
+    elif reason := _port_in_use(workers[index]):
+        raise UsageError(f"strategy multi-worker: worker {index} needs the port of {workers[index]} for itself. Received: {reason}")
     elif index:
         _limit_wait(len(workers), timeout)
     elif not _all_listen(workers[1:], timeout):
@@ -178,6 +181,17 @@ def _tensorflow_runs() -> bool:
     from tensorflow.python.eager import context
 
     return getattr(context.context(), "_context_handle", None) is not None
+
+
+def _port_in_use(worker: str) -> str | None:
+    """Why this process cannot serve at its own port, or None. TensorFlow would say so too, but only when all others are there."""
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            own.bind(("", int(worker.rpartition(":")[2])))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def _all_listen(workers: Sequence[str], timeout: float) -> bool:

@@ -17,7 +17,7 @@ from ..regenerate import regenerate
 from .blame import first_not_finite
 from .checkpoints import Checkpoints, model_fingerprint
 from .data import SelectionData, TrainingBatches, check_batches, fingerprint, selection_fingerprint
-from .determinism import make_deterministic
+from .determinism import deterministic_operators
 from .errors import BrokenDataError, DivergedError
 from .events import TrainingLog
 from .listener import Listener, Listeners
@@ -73,8 +73,8 @@ def train(
         folder: takes checkpoints and the files of `TrainingLog`; None for none.
         checkpoint_every: steps between two checkpoints; by default one a minute.
         seed: recorded, and given to TensorFlow; the data has its own.
-        deterministic: makes TensorFlow's operators deterministic for the whole process (`make_deterministic`). False leaves the
-            process as it is: operators may then be faster, and two trainings differ in the last bits.
+        deterministic: makes TensorFlow's operators deterministic for the time of the training (`deterministic_operators`). False
+            leaves the process as it is: operators may then be faster, and two trainings differ in the last bits.
         strategy: of `make_strategy`; by default one device.
         calibrate: gives thresholds for the float model at the end of a `quant_delay`; without it they stay what they were.
         listener: told how it goes.
@@ -95,8 +95,6 @@ def train(
     check_mode(mode, schedule, bool(model.groups))
     strategy = strategy or tf.distribute.get_strategy()
     keep = check_keep(keep, schedule, select is not None, is_multi_worker(strategy))
-    if deterministic:
-        make_deterministic(seed)
     if mode != "float":
         model.quantizers_on = True
     with strategy.scope():
@@ -124,6 +122,8 @@ def train(
     resumed = state.facts.step if checkpoints is not None and checkpoints.restore() else None
     selection = None if select is None else Selection(select, steps, chosen, select_name)
     with ExitStack() as files:
+        if deterministic:
+            files.enter_context(deterministic_operators(seed))
         files.enter_context(worker_loss(strategy, folder, lambda: state.facts.step))
         check_agreement(strategy, state.facts.step)
         parts = (own_parts(strategy), strategy.num_replicas_in_sync)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -19,7 +18,6 @@ from tqt_onnx.backend_tf.training.state import TrainingState
 from tqt_onnx.backend_tf.training.steps import Steps
 from tqt_onnx.ir import DataError, UsageError
 
-train_module = importlib.import_module(train.__module__)  # the package has the function under its name
 
 FAST = Schedule(batch=8, steps=24, weight_lr=1e-3)
 
@@ -168,11 +166,20 @@ def test_layers_in_float64_are_found_anew_at_every_validation(monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_the_process_is_made_deterministic_unless_one_opts_out(monkeypatch, deterministic):
-    seeds = []
-    monkeypatch.setattr(train_module, "make_deterministic", seeds.append)
-    train(model(), Batches(), schedule=replace(FAST, steps=1), seed=3, deterministic=deterministic)
-    assert seeds == ([3] if deterministic else [])
+def test_operators_are_deterministic_for_the_time_of_a_training_unless_one_opts_out(deterministic):
+    from tensorflow.python.framework import config
+
+    seen = []
+
+    class Listener(Recorder):
+        def on_step(self, step, total, scalars):
+            seen.append(config.is_op_determinism_enabled())
+            super().on_step(step, total, scalars)
+
+    assert not config.is_op_determinism_enabled()
+    train(model(), Batches(), schedule=replace(FAST, steps=1), seed=3, deterministic=deterministic, listener=Listener())
+    assert seen and set(seen) == {deterministic}
+    assert not config.is_op_determinism_enabled()
 
 
 def test_every_threshold_freezes_in_a_short_run_and_then_stays():

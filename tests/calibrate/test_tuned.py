@@ -17,8 +17,6 @@ from tqt_onnx.calibrate.tunable import places_of, seen_at, tunable_layers, weigh
 from tqt_onnx.ir import Quantizer, QuantizerGraph
 from tqt_onnx.passes import BitWidths, annotate, insert_qdq, lower, optimize
 
-RNG = np.random.default_rng(11)
-
 Shape = tuple[int, ...]
 
 
@@ -34,8 +32,8 @@ def network(nodes: list[Any], constants: dict[str, np.ndarray], shape: list[Any]
     return onnx_ir.serde.deserialize_model(onnx.shape_inference.infer_shapes(model))
 
 
-def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
-    return RNG.normal(0, scale, shape).astype(np.float32)
+def normal(*shape: int, scale: float = 1.0, seed: int = 11) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).normal(0, scale, shape).astype(np.float32)
 
 
 def depthwise_network() -> onnx_ir.Model:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ from tqt_onnx.kernels.reconstruct import reconstruct
 from tqt_onnx.kernels.ridge import STRENGTHS, Moments, Rows, best_bias, choose_strength, predict, solve
 from tqt_onnx.kernels.rounding import Feedback, descend, with_feedback
 
-RNG = np.random.default_rng(3)
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(3)
 
 
 def rows(data: np.ndarray, target: np.ndarray, held: int = 0, **bounds: float) -> Rows:
@@ -19,21 +24,23 @@ def rows(data: np.ndarray, target: np.ndarray, held: int = 0, **bounds: float) -
     return Rows(data.astype(np.float32), target.astype(np.float32), kept, **bounds)
 
 
-def random_layer(groups: int, inputs: int, outputs: int, count: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    data = RNG.normal(0.3, 1, (groups, count, inputs)) @ RNG.normal(0, 1, (groups, inputs, inputs))
-    return data, RNG.normal(0, 1, (groups, inputs, outputs)), RNG.normal(0, 1, (groups, outputs))
+def random_layer(
+    rng: np.random.Generator, groups: int, inputs: int, outputs: int, count: int = 200
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    data = rng.normal(0.3, 1, (groups, count, inputs)) @ rng.normal(0, 1, (groups, inputs, inputs))
+    return data, rng.normal(0, 1, (groups, inputs, outputs)), rng.normal(0, 1, (groups, outputs))
 
 
 def spread(w: np.ndarray, q: np.ndarray, a: np.ndarray) -> np.ndarray:
     return np.einsum("gko,gkl,glo->go", w - q, a, w - q)
 
 
-def test_feedback_and_descent_come_close_to_the_best_of_all_integers() -> None:
+def test_feedback_and_descent_come_close_to_the_best_of_all_integers(rng: np.random.Generator) -> None:
     total = {"best": 0.0, "nearest": 0.0, "feedback": 0.0, "descent": 0.0}
     for _ in range(30):
-        root = RNG.normal(0, 1, (1, 3, 3))
+        root = rng.normal(0, 1, (1, 3, 3))
         a = root @ root.swapaxes(1, 2) + 0.05 * np.eye(3)
-        w = RNG.normal(0, 1.5, (1, 3, 1))
+        w = rng.normal(0, 1.5, (1, 3, 1))
         best = min(spread(w, np.array(q, float).reshape(1, 3, 1), a)[0, 0] for q in itertools.product(range(-4, 4), repeat=3))
         fed = with_feedback(w, Feedback.of(a), -4, 3)
         swept = descend(fed, a @ w, a, -4, 3)
@@ -48,10 +55,10 @@ def test_feedback_and_descent_come_close_to_the_best_of_all_integers() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 70])
-def test_blocks_of_inputs_give_what_one_after_the_other_gives(size: int) -> None:
-    root = RNG.normal(0, 1, (2, size, 2 * size))
+def test_blocks_of_inputs_give_what_one_after_the_other_gives(rng: np.random.Generator, size: int) -> None:
+    root = rng.normal(0, 1, (2, size, 2 * size))
     a = root @ root.swapaxes(1, 2)
-    w = RNG.normal(0, 5, (2, size, 3))
+    w = rng.normal(0, 5, (2, size, 3))
     q, slope = np.clip(np.rint(w), -8, 7), a @ (w - np.clip(np.rint(w), -8, 7))
     for k in range(size):
         moved = np.clip(np.rint(q[:, k] + slope[:, k] / a[:, k, k, None]), -8, 7)
@@ -65,9 +72,9 @@ def test_feedback_rounds_to_nearest_where_inputs_are_independent_ties_to_even() 
     assert with_feedback(w, Feedback.of(np.eye(6)[None]), -128, 127).reshape(-1).tolist() == [0, 2, 0, -2, 127, -128]
 
 
-def test_a_layer_on_the_grid_is_found_exactly() -> None:
-    data, _, bias = random_layer(3, 5, 4)
-    integers = RNG.integers(-128, 128, (3, 5, 4)).astype(float)
+def test_a_layer_on_the_grid_is_found_exactly(rng: np.random.Generator) -> None:
+    data, _, bias = random_layer(rng, 3, 5, 4)
+    integers = rng.integers(-128, 128, (3, 5, 4)).astype(float)
     integers[0, 0, 0] = -128
     weights = np.ldexp(integers, -6)
     layer = rows(data, predict(rows(data, np.empty((3, 200, 0))), weights, bias))
@@ -77,8 +84,8 @@ def test_a_layer_on_the_grid_is_found_exactly() -> None:
     assert found.bias == pytest.approx(bias, abs=1e-4)
 
 
-def test_a_giant_weight_of_an_input_that_never_varies_costs_no_resolution() -> None:
-    data, weights, bias = random_layer(1, 4, 2)
+def test_a_giant_weight_of_an_input_that_never_varies_costs_no_resolution(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 1, 4, 2)
     data[..., 3] = 0.01
     weights[0, 3] = 1000.0
     layer = rows(data, data @ weights + bias[:, None])
@@ -87,8 +94,8 @@ def test_a_giant_weight_of_an_input_that_never_varies_costs_no_resolution() -> N
     assert found.loss < 1e-3 * layer.target.var()
 
 
-def test_outputs_that_are_clipped_anyway_do_not_hold_the_scale() -> None:
-    data, weights, bias = random_layer(1, 4, 2)
+def test_outputs_that_are_clipped_anyway_do_not_hold_the_scale(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 1, 4, 2)
     weights[0, :, 1] *= 100
     bias[0, 1] = -1e5  # behind the relu: always 0
     layer = rows(data, data @ weights + bias[:, None], low=0.0)
@@ -102,9 +109,9 @@ def test_wanted_outputs_follow_where_the_activation_clips() -> None:
     assert layer.wanted(outputs).reshape(-1).tolist() == [-9.0, 0.0, 3.0, 9.0, 6.0]
 
 
-def test_least_squares_is_that_of_numpy_and_the_pull_keeps_the_weights() -> None:
-    data, weights, bias = random_layer(1, 3, 2)
-    target = RNG.normal(0, 1, (1, 200, 2))
+def test_least_squares_is_that_of_numpy_and_the_pull_keeps_the_weights(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 1, 3, 2)
+    target = rng.normal(0, 1, (1, 200, 2))
     layer = rows(data, target)
     fitted, offset = solve(layer, Moments(layer, bias=True), weights, bias, 1e-9)
     expected = np.linalg.lstsq(np.column_stack([data[0], np.ones(200)]), target[0], rcond=None)[0]
@@ -115,19 +122,63 @@ def test_least_squares_is_that_of_numpy_and_the_pull_keeps_the_weights() -> None
     assert kept == pytest.approx(weights, abs=1e-6)
 
 
-def test_few_images_choose_a_stronger_pull_than_many() -> None:
-    weights, bias = RNG.normal(0, 1, (1, 40, 1)), np.zeros((1, 1))
+def chosen_of(layer: Rows, weights: np.ndarray, bias: np.ndarray, **options: Any) -> float:
+    seen = layer.part(False)
+    return choose_strength(seen, layer.part(True), Moments(seen, bias=True), weights, bias, **options)
+
+
+def test_few_images_choose_a_stronger_pull_than_many(rng: np.random.Generator) -> None:
+    weights, bias = rng.normal(0, 1, (1, 40, 1)), np.zeros((1, 1))
+    right = weights + rng.normal(0, 0.3, weights.shape)  # what many rows show, and few rows do not
 
     def chosen(count: int) -> float:
-        data = RNG.normal(0, 1, (1, count, 40))
-        return choose_strength(rows(data, data @ weights + RNG.normal(0, 3, (1, count, 1)), held=count // 5), weights, bias)
+        data = rng.normal(0, 1, (1, count, 40))
+        layer = rows(data, data @ right + rng.normal(0, 3, (1, count, 1)), held=count // 5)
+        return chosen_of(layer, weights, bias)
 
     assert chosen(45) > chosen(20000)
-    assert choose_strength(rows(np.zeros((1, 0, 40)), np.zeros((1, 0, 1))), weights, bias) in STRENGTHS
+    assert chosen_of(rows(np.zeros((1, 0, 40)), np.zeros((1, 0, 1))), weights, bias) in STRENGTHS
 
 
-def test_without_a_bias_the_means_are_not_taken_out() -> None:
-    data, weights, _ = random_layer(1, 3, 1)
+def test_once_time_is_up_nothing_more_is_tried(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 1, 12, 5)
+    right = weights + rng.normal(0, 0.3, weights.shape)
+    layer = rows(data, data @ right + bias[:, None], held=40)
+    full = reconstruct(layer, weights, bias, 4)
+    assert full.in_time
+    asked: list[int] = []
+
+    def after(count: int) -> Callable[[], bool]:
+        asked.clear()
+        return lambda: asked.append(0) or len(asked) > count  # type: ignore[func-returns-value]
+
+    at_once = reconstruct(layer, weights, bias, 4, late=after(0))
+    middle = STRENGTHS[len(STRENGTHS) // 2]
+    quick = reconstruct(layer, weights, bias, 4, sweeps=0, strength=middle)
+    assert not at_once.in_time
+    assert len(asked) == 1
+    assert (at_once.strength, at_once.loss) == (middle, quick.loss)
+    assert (at_once.integers == quick.integers).all()
+    losses = [reconstruct(layer, weights, bias, 4, late=after(count)).loss for count in (6, 7, 8, 100)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] == full.loss
+    assert chosen_of(layer, weights, bias, late=after(1)) == middle
+
+
+def test_rows_kept_back_are_not_copied_where_they_come_last(rng: np.random.Generator) -> None:
+    data = rng.normal(0, 1, (2, 10, 3))
+    mixed = Rows(data.astype(np.float32), data.astype(np.float32), np.arange(10) % 5 == 4)
+    order = np.argsort(mixed.held, kind="stable")
+    last = Rows(mixed.data[:, order], mixed.target[:, order], mixed.held[order])
+    for held in (False, True):
+        assert (last.part(held).data == mixed.part(held).data).all()
+        assert last.part(held).held.tolist() == [held] * (2 if held else 8)
+        assert np.shares_memory(last.part(held).data, last.data)
+    assert rows(data, data).part(True).data.shape == (2, 0, 3)
+
+
+def test_without_a_bias_the_means_are_not_taken_out(rng: np.random.Generator) -> None:
+    data, weights, _ = random_layer(rng, 1, 3, 1)
     data += 10
     layer = rows(data, data @ weights)
     found = reconstruct(layer, weights, None, 8)
@@ -137,8 +188,8 @@ def test_without_a_bias_the_means_are_not_taken_out() -> None:
 
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 @pytest.mark.parametrize("count", [1, 2, 50])
-def test_constant_data_leave_finite_weights(fill: float, count: int) -> None:
-    weights, bias = RNG.normal(0, 1, (2, 9, 1)), np.zeros((2, 1))
+def test_constant_data_leave_finite_weights(rng: np.random.Generator, fill: float, count: int) -> None:
+    weights, bias = rng.normal(0, 1, (2, 9, 1)), np.zeros((2, 1))
     data = np.full((2, count, 9), fill)
     found = reconstruct(rows(data, data @ weights), weights, bias, 8)
     assert np.isfinite(found.weights).all()
@@ -146,8 +197,8 @@ def test_constant_data_leave_finite_weights(fill: float, count: int) -> None:
     assert found.loss == pytest.approx(0, abs=1e-9)
 
 
-def test_zero_weights_and_a_lowest_exponent() -> None:
-    data, weights, bias = random_layer(1, 3, 2)
+def test_zero_weights_and_a_lowest_exponent(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 1, 3, 2)
     zeros = reconstruct(rows(data, np.zeros((1, 200, 2))), np.zeros((1, 3, 2)), np.zeros((1, 2)), 8)
     assert not zeros.integers.any()
     layer = rows(data, data @ weights + bias[:, None])
@@ -155,10 +206,10 @@ def test_zero_weights_and_a_lowest_exponent() -> None:
     assert reconstruct(layer, weights, bias, 8, lowest_exponent=5).exponent == 5
 
 
-def test_layers_with_very_many_inputs_are_cut_into_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_with_very_many_inputs_are_cut_into_blocks(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tqt_onnx.kernels.reconstruct.LARGEST", 32)
     inputs = 67
-    data, weights = RNG.normal(0, 1, (1, 64, inputs)), RNG.normal(0, 1, (1, inputs, 2))
+    data, weights = rng.normal(0, 1, (1, 64, inputs)), rng.normal(0, 1, (1, inputs, 2))
     layer = rows(data, data @ weights)
     found = reconstruct(layer, weights, np.zeros((1, 2)), 4)
     nearest = np.ldexp(np.clip(np.rint(np.ldexp(weights, -found.exponent)), -8, 7), found.exponent)
@@ -173,8 +224,8 @@ def test_the_bias_takes_up_the_mean_error_of_what_is_not_clipped() -> None:
     assert best_bias(layer, outputs)[0, 0] < best_bias(rows(np.zeros((1, 3, 1)), target), outputs)[0, 0]
 
 
-def test_the_same_twice() -> None:
-    data, weights, bias = random_layer(4, 9, 1)
+def test_the_same_twice(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 4, 9, 1)
     layer = rows(data, data @ weights, held=30, low=0.0, high=6.0)
     first, second = (reconstruct(layer, weights, bias, 4) for _ in range(2))
     assert (first.integers == second.integers).all()
@@ -192,9 +243,9 @@ def test_many_rows_are_compared_by_evenly_chosen_ones_with_their_targets() -> No
     assert small.few() is small
 
 
-def test_a_given_strength_is_taken_and_no_sweep_is_the_quick_version() -> None:
-    data, weights, bias = random_layer(1, 12, 5)
-    layer = rows(data, data @ weights + bias[:, None] + RNG.normal(0, 1, (1, 200, 5)), held=40)
+def test_a_given_strength_is_taken_and_no_sweep_is_the_quick_version(rng: np.random.Generator) -> None:
+    data, weights, bias = random_layer(rng, 1, 12, 5)
+    layer = rows(data, data @ weights + bias[:, None] + rng.normal(0, 1, (1, 200, 5)), held=40)
     quick = reconstruct(layer, weights, bias, 4, sweeps=0, strength=0.03)
     full = reconstruct(layer, weights, bias, 4, strength=0.03)
     assert quick.strength == full.strength == 0.03
