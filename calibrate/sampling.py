@@ -32,7 +32,8 @@ _FEWEST_ROWS: Final = 256
 def most_rows(layer: TunableLayer, wanted: int) -> int:
     """As many rows as wanted, fewer where they are long."""
     groups, inputs, outputs = layer.stacked(weights_of(layer)).shape
-    return min(wanted, max(_FEWEST_ROWS, _BYTES // (4 * groups * (inputs + outputs))))
+    possible: int = _BYTES // (4 * groups * (inputs + outputs))
+    return min(wanted, max(_FEWEST_ROWS, possible))
 
 
 class Sample:

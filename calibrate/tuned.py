@@ -360,7 +360,8 @@ class TunedWalk(Walk):
 
 
 def _work(layer: TunableLayer, rows: int) -> Work:
-    return Work(*layer.stacked(weights_of(layer)).shape, most_rows(layer, rows))
+    groups, inputs, outputs = layer.stacked(weights_of(layer)).shape
+    return Work(groups, inputs, outputs, most_rows(layer, rows))
 
 
 def _bias_of(value: onnx_ir.Value, groups: int) -> npt.NDArray[np.float64]:

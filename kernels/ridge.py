@@ -94,9 +94,11 @@ class Rows:
         if not self._clips:
             return self.target
         low, high = np.float32(self.low), np.float32(self.high)
-        result = self.target.copy()
-        np.minimum(outputs, low, out=result, where=self.target <= low)
-        np.maximum(outputs, high, out=result, where=self.target >= high)
+        result = np.empty_like(self.target)
+        for piece in _pieces(outputs):
+            target, output = self.target[:, piece], outputs[:, piece]
+            below = np.where(target <= low, np.minimum(output, low), target)
+            result[:, piece] = np.where(target >= high, np.maximum(output, high), below)
         return result
 
     @property
@@ -138,7 +140,7 @@ class Moments:
 
     def cross(self, outputs: Singles) -> Doubles:
         """`X^T Y` float64 [G, K, O] of float32 [G, P, O], `Y` around its means where a bias absorbs them."""
-        mean = outputs.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32) if self._mean is not None else None
+        mean = outputs.mean(axis=1, keepdims=True) if self._mean is not None else None
         result = np.zeros((len(outputs), self._data.shape[2], outputs.shape[2]))
         for piece in _pieces(outputs):
             moved = outputs[:, piece] if mean is None else outputs[:, piece] - mean
@@ -177,8 +179,7 @@ def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, 
     Returns:
         Weights and bias (None where there was none).
     """
-    fitted = np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias))
-    fitted += weights
+    fitted = weights + np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias))
     return fitted, None if bias is None else best_bias(rows, predict(rows, fitted, None))
 
 

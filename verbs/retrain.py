@@ -68,6 +68,7 @@ def retrain(
     checkpoint_every: int | None = None,
     restart: bool = False,
     strategy: str = "none",
+    deterministic: bool = True,
     seed: int = 0,
     listener: Listener | None = None,
     progress: Progress | None = None,
@@ -110,6 +111,7 @@ def retrain(
         checkpoint_every: steps between checkpoints; about a minute's by default.
         restart: begin anew instead.
         strategy: of `tf.distribute`: none, mirrored, multi-worker.
+        deterministic: the same bits for the same seed; switched off, operators may be faster.
         seed: of the order of the data, augmentation, and what is drawn from it.
         listener: told of steps, validations and freezing.
         progress: called with (done, total, what).
@@ -246,6 +248,7 @@ def retrain(
             checkpoint_every=checkpoint_every,
             seed=seed,
             strategy=distribution,
+            deterministic=deterministic,
             calibrate=recalibrate,
             listener=Listeners([shown] if listener is None else [shown, listener]),
             identity=identity,

@@ -18,7 +18,6 @@ from tqt_onnx.backend_tf.training.state import TrainingState
 from tqt_onnx.backend_tf.training.steps import Steps
 from tqt_onnx.ir import DataError, UsageError
 
-
 FAST = Schedule(batch=8, steps=24, weight_lr=1e-3)
 
 

@@ -187,9 +187,50 @@ def test_branches_sums_and_a_dense_end() -> None:
     model, graph = prepared(model, weight=4)
     static = calibrate(model, graph, batches(40, 3, 8, 8))
     tuned = calibrate_tuned(model, graph, batches(40, 3, 8, 8), static=static)
-    assert {"w1", "w2", "w3"} <= tuned.constants.keys()
+    assert [row.layer for row in tuned.rows] == ["w1", "w2", "w3"]
+    assert {"w1", "w2"} <= tuned.constants.keys()
     unseen = batches(80, 3, 8, 8, seed=3)
     assert noise(model, graph, tuned.thresholds, tuned.constants, unseen) <= noise(model, graph, static, {}, unseen)
+
+
+def layer_in_front_of(*behind: Any, conv: tuple[str, ...] = ("x", "w"), **constants: np.ndarray) -> tuple[float, float, str | None]:
+    """Bounds and bias of a convolution followed by other nodes, the first of which reads `a`."""
+    contents = {"w": normal(4, 4, 1, 1), **constants}
+    model = network([helper.make_node("Conv", conv, ["a"]), *behind], contents, ["N", 4, 5, 4])
+    layers = tunable_layers(model, {"w": Quantizer("w", "w", 8, True, "weight", "w")})
+    layer = next(layer for node, layer in layers.items() if node.outputs[0].name == "a")
+    return layer.low, layer.high, None if layer.bias is None else layer.bias.name
+
+
+def test_the_activation_is_found_behind_identities_and_behind_a_bias() -> None:
+    relu, infinity = helper.make_node("Relu", ["s"], ["y"]), float("inf")
+    requantize, add = helper.make_node("Identity", ["a"], ["s"]), helper.make_node("Add", ["b", "a"], ["s"])
+    twice = [helper.make_node("Identity", ["a"], ["i"]), helper.make_node("Identity", ["i"], ["s"])]
+    assert layer_in_front_of(requantize, relu) == (0, infinity, None)
+    assert layer_in_front_of(*twice, relu) == (0, infinity, None)
+    assert layer_in_front_of(add, relu, b=normal(1, 4, 1, 1)) == (0, infinity, "b")
+    assert layer_in_front_of(helper.make_node("Relu", ["a"], ["y"]), conv=("x", "w", "b"), b=normal(4)) == (0, infinity, "b")
+
+
+def test_behind_an_addend_that_is_no_bias_nothing_is_known_to_be_clipped() -> None:
+    relu, unbounded = helper.make_node("Relu", ["s"], ["y"]), (-float("inf"), float("inf"), None)
+    add = helper.make_node("Add", ["a", "b"], ["s"])
+    assert layer_in_front_of(add, relu, b=normal(1, 4, 5, 4)) == unbounded
+    assert layer_in_front_of(add, relu, b=normal(4)) == unbounded  # along the width
+    again = helper.make_node("Add", ["s", "b"], ["t"])
+    assert layer_in_front_of(add, again, helper.make_node("Relu", ["t"], ["y"]), b=normal(1, 4, 1, 1)) == unbounded  # not its own
+    shared = helper.make_node("Conv", ["s", "w2", "b"], ["y"])
+    found = layer_in_front_of(
+        helper.make_node("Relu", ["a"], ["s"]), shared, conv=("x", "w", "b"), b=normal(4), w2=normal(4, 4, 1, 1)
+    )
+    assert found == unbounded
+
+
+def test_lowered_layers_without_bias_know_their_activation() -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
+    model, graph = prepared(network(nodes, {"w": normal(4, 4, 1, 1)}, ["N", 4, 5, 5]))
+    [layer] = tunable_layers(model, graph.by_value()).values()
+    assert (layer.low, layer.high) == (0, float("inf"))
 
 
 CONVOLUTIONS: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [

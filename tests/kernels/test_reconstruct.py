@@ -132,12 +132,12 @@ def test_few_images_choose_a_stronger_pull_than_many(rng: np.random.Generator) -
     right = weights + rng.normal(0, 0.3, weights.shape)  # what many rows show, and few rows do not
 
     def chosen(count: int) -> float:
-        data = rng.normal(0, 1, (1, count, 40))
-        layer = rows(data, data @ right + rng.normal(0, 3, (1, count, 1)), held=count // 5)
+        data = rng.normal(0, 1, (1, count + 4000, 40))
+        layer = rows(data, data @ right + rng.normal(0, 3, (1, count + 4000, 1)), held=4000)
         return chosen_of(layer, weights, bias)
 
     assert chosen(45) > chosen(20000)
-    assert chosen_of(rows(np.zeros((1, 0, 40)), np.zeros((1, 0, 1))), weights, bias) in STRENGTHS
+    assert chosen_of(rows(np.zeros((1, 5, 40)), np.zeros((1, 5, 1))), weights, bias) in STRENGTHS  # none kept back
 
 
 def test_once_time_is_up_nothing_more_is_tried(rng: np.random.Generator) -> None:

@@ -16,7 +16,7 @@ from tqt_onnx.calibrate import calibrate
 from tqt_onnx.ir import UsageError
 from tqt_onnx.passes import BitWidths, annotate, insert_qdq, lower, optimize
 from tqt_onnx.verbs.agreement import agreement
-from tqt_onnx.verbs.tune import tune, with_constants
+from tqt_onnx.verbs.tune import _kept_back, tune, with_constants
 
 
 def network(*, softmax: bool, batch: Any = "N") -> onnx_ir.Model:
@@ -103,6 +103,27 @@ def test_a_fixed_batch(batch: int) -> None:
     feeds = batches(12, batch)
     tuned = tune(model, graph, feeds, calibrate(model, graph, feeds))
     assert tuned.report.after.sqnr > tuned.report.before.sqnr
+
+
+@pytest.mark.parametrize(("images", "size", "batch"), [(9, 4, "N"), (12, 5, "N"), (1200, 32, "N"), (1200, 1, 1), (48, 4, 4)])
+def test_what_judges_was_kept_back_and_is_spread_over_the_set(images: int, size: int, batch: Any) -> None:
+    data = np.zeros((images, 3, 7, 7), np.float32)
+    data[:, 0, 0, 0] = np.arange(images)
+
+    def feeds() -> Iterator[dict[str, np.ndarray]]:
+        return ({"x": data[start : start + size]} for start in range(0, images, size))
+
+    held = _kept_back(network(softmax=False, batch=batch), feeds, images)
+    found = [int(feed["x"][0, 0, 0, 0]) for feed in held]
+    expected = {9: list(range(9)), 12: [4, 9], 48: [4 * i for i in (0, 1, 2, 3, 4, 6, 7, 8, 9, 11)]}
+    assert {len(feed["x"]) for feed in held} == {4 if batch == 4 else 1}
+    if images == 1200:
+        assert len(set(found)) == 100
+        assert (found[0], found[-1]) == (4, 1199)
+        assert all(index % 5 == 4 for index in found)
+        assert np.diff(found).max() <= 15
+    else:
+        assert found == expected[images]
 
 
 def test_a_used_up_budget_still_gives_a_result_and_none_is_refused() -> None:
