@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ..calibrate import PERCENTILE
 from ..ir import ModelError, UsageError, atomic_path
 from ..passes import BitWidths
-from .quantize import Prepared, Quantization, calibrate_prepared, check_methods, decide_trained, finish, lowered, prepare
+from .preparation import Prepared, calibrate_prepared, check_methods, decide_trained, lowered, prepare
+from .quantize import Quantization, finish
 from .sources import Data, Progress, open_model
 
 if TYPE_CHECKING:

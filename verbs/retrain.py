@@ -17,7 +17,8 @@ from ..datasets import Augmentation, Preprocessing
 from ..ir import UsageError
 from ..passes import BitWidths
 from .evaluate import evaluate
-from .quantize import calibrate_prepared, check_methods, decide_trained, finish, prepare
+from .preparation import calibrate_prepared, check_methods, decide_trained, prepare
+from .quantize import finish
 from .retraining import Retraining, StoppedError
 from .sources import Data, Progress, open_model
 from .training_data import TrainingData, digest, training_data

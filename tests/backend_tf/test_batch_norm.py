@@ -16,7 +16,7 @@ from tqt_onnx.backend_tf.batch_norm_specs import BatchNormSpecs
 from tqt_onnx.backend_tf.layout import store
 from tqt_onnx.ir import ModelError, UsageError, constant, forget_batch_norms
 from tqt_onnx.passes import BitWidths, lower, optimize
-from tqt_onnx.verbs.quantize import Calibrated, Prepared, calibrate_prepared, prepare
+from tqt_onnx.verbs.preparation import Calibrated, Prepared, calibrate_prepared, prepare
 
 WIDTHS = {"layer16": BitWidths(), "layer32": BitWidths(layer=32), "int4": BitWidths(weight=4)}
 

@@ -16,7 +16,7 @@ from tqt_onnx.backend_tf.names import WEIGHT_PREFIX
 from tqt_onnx.ir import QuantizerGraph
 from tqt_onnx.kernels.fixed_point import fake_quantize
 from tqt_onnx.passes import BitWidths, lower, optimize
-from tqt_onnx.verbs.quantize import calibrate_prepared, prepare
+from tqt_onnx.verbs.preparation import calibrate_prepared, prepare
 
 
 @functools.cache

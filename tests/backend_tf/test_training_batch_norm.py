@@ -12,7 +12,7 @@ from tiny_training import weights_digest
 
 from tqt_onnx.backend_tf import RegeneratedModel, regenerate
 from tqt_onnx.backend_tf.training import Schedule, train
-from tqt_onnx.verbs.quantize import calibrate_prepared, prepare
+from tqt_onnx.verbs.preparation import calibrate_prepared, prepare
 
 SCHEDULE = Schedule(batch=8, steps=12, weight_lr=1e-3, statistics_epochs=1, weight_optimizer="sgd-momentum")
 

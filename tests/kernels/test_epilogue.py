@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tensorflow as tf
+from rounding_masks import MASKS
 
 from tqt_onnx.kernels import epilogue, fixed_point, native, tqt
 from tqt_onnx.kernels.epilogue import Rounding, composed
@@ -107,16 +109,7 @@ def test_ties_borders_and_extremes_equal_the_specification(road, bits, signed):
             assert limited.numpy().tobytes() == fixed_point.fake_quantize(x, exponent, bits, signed, upper).tobytes()
 
 
-@pytest.mark.parametrize(
-    ("bits", "signed", "limit", "steps", "expected"),
-    [
-        (8, True, None, [126.5, 127.0, 127.49, 127.5, 128.0], [1, 1, 1, 0, 0]),  # 127.5 goes to 128, the even one
-        (8, True, None, [-128.0, -128.49, -128.5, -128.51, -129.0], [1, 1, 1, 0, 0]),  # -128.5 to -128
-        (8, False, None, [-0.49, -0.5, -0.51, 255.49, 255.5], [1, 1, 0, 1, 0]),
-        (8, False, 6.0, [191.5, 192.0, 192.49, 192.5, 192.51], [1, 1, 1, 1, 0]),  # relu6 at 2^-5: p' = 192
-        (2, True, None, [1.49, 1.5, -2.5, -2.51, 0.0], [1, 0, 1, 0, 1]),
-    ],
-)
+@pytest.mark.parametrize(("bits", "signed", "limit", "steps", "expected"), MASKS)
 def test_the_mask_is_on_the_rounded_value_inclusive(road, bits, signed, limit, steps, expected):
     x = np.ldexp(np.float64(steps), -5).astype(np.float32)[:, None]
     rounding = Rounding(tf.constant(-5.0), bits, signed, limit)
@@ -200,5 +193,7 @@ def test_sums_have_the_same_bits_for_any_number_of_threads():
         pytest.skip("no native operators")
     script = "import runpy, sys, tensorflow as tf; tf.config.threading.set_intra_op_parallelism_threads(5); "
     script += "print(runpy.run_path(sys.argv[1])['sums']())"
-    done = subprocess.run([sys.executable, "-c", script, __file__], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}  # what this file imports from tests/support
+    command = [sys.executable, "-c", script, __file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split()[-1] == sums()

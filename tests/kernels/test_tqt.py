@@ -12,6 +12,7 @@ import tensorflow as tf
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from rounding_masks import MASKS
 
 from tqt_onnx.kernels import fixed_point, tqt
 
@@ -210,17 +211,7 @@ def test_gradients_equal_a_float64_reference(kind, exponent, limit, seed):
     assert abs(float(total) - expected_total) <= 1e-6 * magnitude  # T3: float32 rounding of a sum of under 100 terms
 
 
-@pytest.mark.parametrize(
-    ("bits", "signed", "limit", "steps", "expected"),
-    [
-        (8, True, None, [126.5, 127.0, 127.49, 127.5, 128.0], [1, 1, 1, 0, 0]),  # 127.5 goes to 128, the even one
-        (8, True, None, [-128.0, -128.49, -128.5, -128.51, -129.0], [1, 1, 1, 0, 0]),  # -128.5 to -128
-        (8, False, None, [-0.49, -0.5, -0.51, 255.49, 255.5], [1, 1, 0, 1, 0]),
-        (8, False, 6.0, [191.5, 192.0, 192.49, 192.5, 192.51], [1, 1, 1, 1, 0]),  # relu6 at 2^-5: p' = 192
-        (8, False, 6.0, [-0.5, -0.51, 0.0, 255.0, 1e6], [1, 0, 1, 0, 0]),
-        (2, True, None, [1.49, 1.5, -2.5, -2.51, 0.0], [1, 0, 1, 0, 1]),
-    ],
-)
+@pytest.mark.parametrize(("bits", "signed", "limit", "steps", "expected"), MASKS)
 def test_the_mask_is_on_the_rounded_value_inclusive(bits, signed, limit, steps, expected):
     x = np.ldexp(np.float64(steps), -5).astype(np.float32)
     slope, _ = gradients(x, np.ones_like(x), threshold(-5, bits, signed), bits, signed, limit)

@@ -21,7 +21,8 @@ from tqt_onnx.ir import QUANTIZERS_KEY, quantizers_of
 from tqt_onnx.passes import BitWidths
 from tqt_onnx.verbs.check import check
 from tqt_onnx.verbs.convert import convert
-from tqt_onnx.verbs.quantize import Quantization, decide_trained, finish, prepare, quantize
+from tqt_onnx.verbs.preparation import decide_trained, prepare
+from tqt_onnx.verbs.quantize import Quantization, finish, quantize
 from tqt_onnx.verbs.retraining import Retraining
 
 INT4, INT4_32 = BitWidths(weight=4), BitWidths(weight=4, layer=32)

@@ -16,6 +16,7 @@ from tqt_onnx.calibrate import calibrate
 from tqt_onnx.ir import UsageError
 from tqt_onnx.passes import BitWidths, annotate, insert_qdq, lower, optimize
 from tqt_onnx.verbs.agreement import agreement
+from tqt_onnx.verbs.quantize import quantize
 from tqt_onnx.verbs.tune import _kept_back, tune, with_constants
 
 
@@ -151,3 +152,8 @@ def test_agreement_of_a_network_that_answers_something_else_is_poor() -> None:
     found = agreement(model, other, batches(30)())
     assert found.poor
     assert found.divergence is not None and found.divergence > 0.1
+
+
+def test_tuning_and_one_parallel_pass_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="`tune` without `parallel` is expected"):
+        quantize("never-read.onnx", np.zeros((1, 1), np.float32), tune=True, parallel=True)

@@ -10,7 +10,8 @@ from random_networks import Network, networks
 
 from tqt_onnx.ir import TqtOnnxError
 from tqt_onnx.passes import BitWidths
-from tqt_onnx.verbs.quantize import calibrate_prepared, decide_trained, finish, prepare
+from tqt_onnx.verbs.preparation import calibrate_prepared, decide_trained, prepare
+from tqt_onnx.verbs.quantize import finish
 from tqt_onnx.verbs.tune import tune
 
 
