@@ -186,9 +186,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.deterministic:
         tf.random.set_seed(0)
         tf.config.experimental.enable_op_determinism()
-    model = regenerate(*remove_qdq(tqt_onnx.load(arguments.child)))
-    name, (shape, _) = next(iter(model.program.inputs.items()))
-    images = tf.constant(np.random.default_rng(0).normal(size=(arguments.batch, *shape[1:])).astype(np.float32))
+    model = None
+    if set(arguments.ways) - set(TRAINED):  # else its variables would count as memory of a training
+        model = regenerate(*remove_qdq(tqt_onnx.load(arguments.child)))
+    (feed,) = tqt_onnx.load(arguments.child).graph.inputs
+    shape = [arguments.batch, *list(feed.shape or ())[1:]]
+    images = tf.constant(np.random.default_rng(0).normal(size=shape).astype(np.float32))
     steps, tracing = {}, {}
     for way in arguments.ways:
         began = time.perf_counter()
@@ -197,7 +200,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             steps[way](images)
         else:
             with as_in(way):
-                steps[way] = step(model, name, way).get_concrete_function(tf.TensorSpec(images.shape))
+                steps[way] = step(model, feed.name, way).get_concrete_function(tf.TensorSpec(images.shape))
         tracing[way] = time.perf_counter() - began
         for _ in range(2):  # the first run compiles and optimizes
             steps[way](images)
@@ -210,7 +213,13 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             processor[way].append(time.process_time() - used)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    return {"seconds": seconds, "processor": processor, "tracing": tracing, "megabytes": peak, "wide": len(model.wide_layers())}
+    return {
+        "seconds": seconds,
+        "processor": processor,
+        "tracing": tracing,
+        "megabytes": peak,
+        "wide": len(model.wide_layers()) if model else None,
+    }
 
 
 def step(model: Any, name: str, way: str) -> Any:

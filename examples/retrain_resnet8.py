@@ -13,22 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import numpy.typing as npt
+from paired import difference, packed, right, unpacked
 
 import tqt_onnx
 from tqt_onnx.datasets import Dataset, open_array
 from tqt_onnx.report import make_console, progress_bar, table
-from tqt_onnx.verify import run_optimized
 
 RESULTS: Final = Path(__file__).parent / "results" / "retrain_resnet8.json"
 FLOAT, TUNED = "float", "float, fine-tuned"
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def main() -> None:
     """Trains what is missing, prints everything."""
     arguments = parse()
     settings = {"steps": arguments.steps, "batch_size": arguments.batch_size, "weight_lr": arguments.weight_lr}
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"settings": settings, "right": {}, "seconds": {}}
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"settings": settings, "right": {}}
     if found["settings"] != settings:
         raise SystemExit(f"{RESULTS} holds rows of {found['settings']}; remove it to begin anew")
     source = tqt_onnx.convert(arguments.data / "models/resnet8_cifar10.h5", keep_batch_norm=True).model
@@ -81,10 +78,7 @@ def main() -> None:
             known = found["right"].setdefault(name, {})
             if str(seed) in known or (VARIANTS[name].mode is None and known):
                 continue
-            began = time.perf_counter()
-            model = run(VARIANTS[name], source, train, seed, arguments)
-            found["seconds"].setdefault(name, {})[str(seed)] = round(time.perf_counter() - began, 1)
-            known[str(seed)] = packed(right(model, test))
+            known[str(seed)] = packed(right(run(VARIANTS[name], source, train, seed, arguments), test))
             RESULTS.parent.mkdir(exist_ok=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     show(found, len(test))
@@ -137,25 +131,6 @@ def run(variant: Variant, source: Any, train: Dataset, seed: int, arguments: arg
         ).model
 
 
-def right(model: Any, test: Dataset) -> Bools:
-    """Which test images a model gets right, in onnxruntime as users run it: bool [N]."""
-    name = model.graph.inputs[0].name
-    answers = [
-        next(iter(run_optimized(model, {name: images}).values())).argmax(axis=-1) == labels for images, labels in test.batches(500)
-    ]
-    return np.concatenate(answers)
-
-
-def packed(flags: Bools) -> str:
-    """Bits as hexadecimal digits."""
-    return np.packbits(flags).tobytes().hex()
-
-
-def unpacked(text: str, count: int) -> Bools:
-    """The inverse of `packed`."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), np.uint8), count=count).astype(np.bool_)
-
-
 def show(found: dict[str, Any], images: int) -> None:
     """Accuracies, then differences on the same images: seeds are averaged image by image before the interval is formed."""
     rights = {
@@ -165,15 +140,16 @@ def show(found: dict[str, Any], images: int) -> None:
     for name, flags in rights.items():
         shares = flags.mean(axis=1)
         spread = f"{shares.min():.4f} .. {shares.max():.4f}" if len(shares) > 1 else None
-        seconds = list(found["seconds"].get(name, {}).values())
-        rows.append((name, len(shares), f"{shares.mean():.4f}", spread, f"{np.mean(seconds):.0f}" if seconds else None))
-    columns = ("network", "seeds", "top-1", "least and most", "seconds")
+        rows.append((name, len(shares), f"{shares.mean():.4f}", spread))
+    columns = ("network", "seeds", "top-1", "least and most")
     make_console().print(table(f"resnet8, {images:,} test images of CIFAR-10", columns, rows))
     rows = []
     for name, reference in COMPARED:
         if name in rights and reference in rights:
-            gains = rights[name].mean(axis=0) - rights[reference].mean(axis=0)
-            middle, half = 100 * gains.mean(), 196 * gains.std(ddof=1) / np.sqrt(images)
+            seeds = max(len(rights[name]), len(rights[reference]))  # static networks and the float one know one only
+            counts = (seeds * rights[one].mean(axis=0) for one in (name, reference))
+            won = np.rint(next(counts) - next(counts)).astype(np.int64)
+            middle, half = difference(won, np.full(images, seeds))
             rows.append((f"{name} - {reference}", f"{middle:+.2f}", f"{middle - half:+.2f} .. {middle + half:+.2f}"))
     columns = ("networks", "top-1 points", "95%")
     make_console().print(table(f"Differences on the same {images:,} images, seeds averaged", columns, rows))

@@ -23,8 +23,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+from paired import difference, packed, right, unpacked
+
 import tqt_onnx
-from tqt_onnx.datasets import Dataset, paired_interval
+from tqt_onnx.datasets import Dataset
 from tqt_onnx.report import make_console, table
 from tqt_onnx.verbs.agreement import agreement
 
@@ -121,19 +125,18 @@ def run(model: Path, row: str, seed: int, minutes: float, data: Path) -> dict[st
     tuned = tqt_onnx.quantize(source, calibration, bits=bits, tune=True, tune_minutes=minutes, seed=seed)
     wall, used = time.perf_counter() - began, cpu_seconds() - used
     peak = peak_mb()
-    accuracy = tqt_onnx.evaluate(
-        {"float": source, "static": static.model, "tuned": tuned.model}, evaluation, label_offset=network.label_offset
-    )
-    shares = {one.name: one.top1_share for one in accuracy.models}
-    difference = next(one for one in accuracy.differences if one.name == "tuned")
+    models = {"float": source, "static": static.model, "tuned": tuned.model}
+    rights = {one: right(model, evaluation, network.label_offset) for one, model in models.items()}
+    evaluated = np.zeros(evaluation.rows.max() + 1, np.bool_)
+    evaluated[evaluation.rows] = True
+    won, lost = evaluated.copy(), evaluated.copy()
+    won[evaluation.rows], lost[evaluation.rows] = rights["tuned"] & ~rights["float"], rights["float"] & ~rights["tuned"]
     feed = source.graph.inputs[0].name
     near = agreement(source, tuned.model, ({feed: inputs} for inputs, _ in evaluation.batches(32)), limit=None)
     assert tuned.tuning is not None
     return {
-        **shares,
-        "only_float": difference.only_reference,
-        "only_tuned": difference.only_name,
-        "images": near.images,
+        **{one: float(flags.mean()) for one, flags in rights.items()},
+        "images": {"count": len(evaluated), "evaluated": packed(evaluated), "won": packed(won), "lost": packed(lost)},
         "agreement": near.top1,
         "divergence": near.divergence,
         "sqnr": near.sqnr,
@@ -167,6 +170,17 @@ def peak_mb() -> float:
     return int(line.split()[1]) / 1024
 
 
+def outcomes(seeds: list[dict[str, Any]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of every image, over the seeds: how often only the tuned network got it right, minus only float; how often it was seen."""
+    count = max(one["count"] for one in seeds)
+    gains, seen = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for one in seeds:
+        won, lost, evaluated = (unpacked(one[key], one["count"]).astype(np.int64) for key in ("won", "lost", "evaluated"))
+        gains[: one["count"]] += won - lost
+        seen[: one["count"]] += evaluated
+    return gains, seen
+
+
 def show(found: dict[str, Any]) -> None:
     """Means over the seeds; differences from float image by image, over all seeds."""
     rows = []
@@ -175,8 +189,7 @@ def show(found: dict[str, Any]) -> None:
         if not seeds:
             continue
         average = {key: mean(one[key] for one in seeds) for key in ("float", "static", "tuned", "agreement", "sqnr", "wall", "cpu")}
-        only_tuned, only_float, images = (sum(one[key] for one in seeds) for key in ("only_tuned", "only_float", "images"))
-        low, high = paired_interval(only_tuned, only_float, images)
+        middle, half = difference(*outcomes([one["images"] for one in seeds]))
         rows.append(
             (
                 network,
@@ -184,8 +197,8 @@ def show(found: dict[str, Any]) -> None:
                 bits,
                 len(seeds),
                 *(f"{average[key]:.3f}" for key in ("float", "static", "tuned")),
-                f"{100 * (only_tuned - only_float) / images:+.2f}",
-                f"{100 * low:+.2f} .. {100 * high:+.2f}",
+                f"{middle:+.2f}",
+                f"{middle - half:+.2f} .. {middle + half:+.2f}",
                 f"{average['agreement']:.1%}",
                 f"{average['sqnr']:.1f}",
                 f"{average['wall']:.0f}",
