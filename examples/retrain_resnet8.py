@@ -35,7 +35,7 @@ class Variant:
     Attributes:
         mode: what is trained; None for static mode, which knows no seed.
         weight: bits of the weights.
-        weight_method: where the thresholds of weights start.
+        weight_method: where the thresholds of weights start, and stay where only weights are trained; `max` is the paper's then.
     """
 
     mode: Literal["float", "weights", "both"] | None
@@ -47,10 +47,12 @@ VARIANTS: Final = {
     TUNED: Variant("float"),
     "int8 static": Variant(None),
     "int8 weights": Variant("weights"),
+    "int8 weights from max": Variant("weights", weight_method="max"),
     "int8 weights+thresholds": Variant("both", weight_method="3sd"),
     "int8 weights+thresholds from mse": Variant("both"),
     "int4 static": Variant(None, weight=4),
     "int4 weights": Variant("weights", weight=4),
+    "int4 weights from max": Variant("weights", weight=4, weight_method="max"),
     "int4 weights+thresholds": Variant("both", weight=4, weight_method="3sd"),
     "int4 weights+thresholds from mse": Variant("both", weight=4),
 }
@@ -59,6 +61,7 @@ COMPARED: Final = (
     *((name, FLOAT) for name in VARIANTS),
     *((name, TUNED) for name in VARIANTS if name != TUNED),
     *((f"int{bits} weights+thresholds{start}", f"int{bits} weights") for bits in (8, 4) for start in ("", " from mse")),
+    *((f"int{bits} weights+thresholds", f"int{bits} weights from max") for bits in (8, 4)),  # the comparison of the paper
 )
 """Which network is compared with which, on the same images."""
 
