@@ -211,15 +211,22 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             steps[way](images).numpy()
             seconds[way].append(time.perf_counter() - began)
             processor[way].append(time.process_time() - used)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     return {
         "seconds": seconds,
         "processor": processor,
         "tracing": tracing,
-        "megabytes": peak,
+        "megabytes": peak_mb(),
         "wide": len(model.wide_layers()) if model else None,
     }
+
+
+def peak_mb() -> float:
+    """Largest resident memory of this process; `ru_maxrss` alone would be that of the parent where that was larger."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def step(model: Any, name: str, way: str) -> Any:
