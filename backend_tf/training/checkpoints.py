@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -32,6 +33,7 @@ UNREADABLE: Final = (tf.errors.OpError, AssertionError, ValueError, LookupError,
 _FOLDER: Final = "checkpoints"
 _PREFIX: Final = "step"
 _LATEST: Final = "latest.json"
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 OWN: Final = frozenset({_FOLDER, "log.csv", "thresholds.csv", "validation.csv", "frozen.csv", "tensorboard"})
 """What lies in the folder of a training: checkpoints, and the files of `TrainingLog`."""
@@ -217,7 +219,9 @@ def _shortly(value: object) -> str:
     """A word, a number, the beginning of a hash, or a record of them."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {_shortly(entry)}" for name, entry in value.items())
-    return "none" if value is None else value[:12] if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        return value[:12] if _HASH.fullmatch(value) else value
+    return "none" if value is None else str(value)
 
 
 def _flush(path: Path) -> None:

@@ -212,7 +212,13 @@ def _own(function: Callable[..., Any], heads: tuple[Head, ...], seen: Seen) -> t
     outputs = {head.output: seen.outputs[head.output] for head in heads}
     found = function(seen.labels, outputs if len(outputs) > 1 else next(iter(outputs.values())))
     found = tf.cast(tf.convert_to_tensor(found), tf.float32)
-    rows = tf.shape(next(iter(outputs.values())))[0]
+    first = next(iter(outputs.values()))
+    rows = tf.shape(first)[0]
     if not found.shape.rank:
         return found * tf.cast(rows, tf.float32)
+    if None not in (found.shape[0], first.shape[0]) and found.shape[0] != first.shape[0]:
+        raise UsageError(
+            f"the loss must return one number for each of the {first.shape[0]} rows of its batch, or their mean. "
+            f"Received: shape {found.shape.as_list()}"
+        )
     return tf.reduce_sum(tf.reduce_mean(tf.reshape(found, [rows, -1]), axis=1))

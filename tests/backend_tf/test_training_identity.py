@@ -42,6 +42,10 @@ def run(net: RegeneratedModel, folder: Path | None = None, schedule: Schedule = 
             {"identity": {"label offset": 0, "selection data": {"count": 2, "names": "b" * 64}}},
             "another selection data; .* Received: count 2, names bbbbbbbbbbbb instead of none",
         ),
+        (
+            {"identity": {"label offset": 0, "selection data": {"of": "flip,crop=0.08"}}},
+            "another selection data; .* Received: of flip,crop=0.08 instead of none",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_selection(tmp_path: Path, options: dict[str, Any], says: str) -> None:

@@ -191,6 +191,12 @@ def test_losses_of_ones_own_sum_over_rows_whatever_they_return():
         assert float(make_loss(function, SCORES).of(seen)) == pytest.approx(expected, rel=1e-6)
 
 
+def test_a_loss_that_is_not_one_number_for_each_row_is_refused():
+    seen = Seen({"y": tf.zeros([4, 3]), "z": tf.zeros([4, 3])}, tf.zeros([4], tf.int64), None)
+    with pytest.raises(UsageError, match=r"for each of the 4 rows .* Received: shape \[3\]"):
+        make_loss(lambda labels, outputs: tf.reduce_sum(outputs, 0), SCORES).of(seen)
+
+
 @pytest.mark.parametrize("heads", [(), (Head("map", "map", "map", None),), (*SCORES, Head("b", "c", "c", 7))])
 def test_labels_need_one_output_with_scores(heads):
     with pytest.raises(UsageError, match=r"exactly one output .*distil.*Received: "):
