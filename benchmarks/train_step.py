@@ -151,6 +151,9 @@ def report(name: str, contract: str, file: Path, arguments: argparse.Namespace) 
     console = make_console()
     console.print(table(title, columns, rows))
     console.print(f"layers in float64: {times['wide']}")
+    if set(TRAINED) <= set(arguments.ways):
+        time_, memory_ = (found["trained"] / found["trained-float"] for found in (ratios, memory))
+        console.print(f"trained, of trained-float's: {time_:.2f} times the time, {memory_:.2f} times the memory")
     RESULTS.mkdir(exist_ok=True)
     content = {"batch": batch, "aim": network.aim, "deterministic": arguments.deterministic}
     content |= {"ratios": ratios, "processor_ratios": processor, **times, "megabytes": memory}

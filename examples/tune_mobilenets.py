@@ -188,7 +188,10 @@ def show(found: dict[str, Any]) -> None:
         seeds = list(found.get(name, {}).values())
         if not seeds:
             continue
-        average = {key: mean(one[key] for one in seeds) for key in ("float", "static", "tuned", "agreement", "sqnr", "wall", "cpu")}
+        average = {
+            key: mean(one[key] for one in seeds)
+            for key in ("float", "static", "tuned", "agreement", "sqnr", "divergence", "wall", "cpu")
+        }
         middle, half = difference(*outcomes([one["images"] for one in seeds]))
         rows.append(
             (
@@ -201,13 +204,14 @@ def show(found: dict[str, Any]) -> None:
                 f"{middle - half:+.2f} .. {middle + half:+.2f}",
                 f"{average['agreement']:.1%}",
                 f"{average['sqnr']:.1f}",
+                f"{average['divergence']:.3f}",
                 f"{average['wall']:.0f}",
                 f"{average['cpu']:.0f}",
                 f"{max(one['peak_mb'] for one in seeds):.0f}",
             )
         )
     columns = ("network", "images", "bits", "seeds", "float", "static", "tuned", "points", "95%", "as float")
-    make_console().print(table("quantize --tune, layer16", (*columns, "SQNR, dB", "wall s", "CPU s", "peak MB"), rows))
+    make_console().print(table("quantize --tune, layer16", (*columns, "SQNR, dB", "KL", "wall s", "CPU s", "peak MB"), rows))
 
 
 if __name__ == "__main__":

@@ -76,9 +76,9 @@ def reconstruct(
 ) -> Reconstruction:
     """Weights and bias of one layer from what it should give.
 
-    Takes, beside the rows: four times their targets (outputs of two candidates, and what they should be), five to six float64
-    [G, K, K] (the Hessian, its inverse and their factors) and about nine float64 [G, K, O]. With more than `LARGEST` inputs the
-    Hessians are those of the blocks.
+    Takes, beside the rows, at most: their data once more (the few that compare exponents), six times their targets (outputs of the
+    candidates, and what they should be), six float64 [G, K, K] (the Hessian, its inverse and their factors) and nine float64
+    [G, K, O]. With more than `LARGEST` inputs the Hessians are those of the blocks.
 
     Args:
         rows: inputs, targets and the activation behind; those kept back choose the strength and are not fitted.

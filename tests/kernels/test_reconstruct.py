@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -250,3 +251,21 @@ def test_a_given_strength_is_taken_and_no_sweep_is_the_quick_version(rng: np.ran
     full = reconstruct(layer, weights, bias, 4, strength=0.03)
     assert quick.strength == full.strength == 0.03
     assert full.loss <= quick.loss
+
+
+@pytest.mark.parametrize(("groups", "inputs", "outputs", "count"), [(1, 512, 128, 1024), (1, 64, 512, 4096), (128, 9, 1, 4096)])
+def test_memory_is_bounded_by_what_the_docstring_says(
+    rng: np.random.Generator, groups: int, inputs: int, outputs: int, count: int
+) -> None:
+    data = rng.normal(0, 1, (groups, count, inputs)).astype(np.float32)
+    weights, bias = rng.normal(0, 1, (groups, inputs, outputs)), rng.normal(0, 1, (groups, outputs))
+    kept = np.arange(count) >= count - count // 5  # last, as the walk has them
+    given = Rows(data, data @ weights.astype(np.float32), kept, 0.0, 6.0)
+    stated = given.data.nbytes + 6 * given.target.nbytes + 8 * groups * inputs * (6 * inputs + 9 * outputs)
+    tracemalloc.start()
+    try:
+        reconstruct(given, weights, bias, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= stated

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tqt_onnx.calibrate import TunedRow
 from tqt_onnx.report import make_console, nearness_line, tuned_table
 
 
@@ -15,16 +16,6 @@ class Near:
     images: int
     top1: float | None
     sqnr: float
-
-
-@dataclass
-class Layer:
-    layer: str
-    error_before: float
-    error_after: float
-    variance: float
-    log2_before: float
-    log2_after: float
 
 
 @pytest.mark.parametrize(
@@ -41,7 +32,9 @@ def test_nearness_is_one_line(found: Near, line: str) -> None:
 
 
 def test_the_largest_gains_come_first(capsys: pytest.CaptureFixture[str]) -> None:
-    layers = [Layer(f"w{i}", 0.1 * i, 0.01, 1.0, -0.5, 0.5) for i in range(12)] + [Layer("zero", 0.0, 0.0, 0.0, 1.0, 1.0)]
+    layers = [TunedRow(f"w{i}", 0.1 * i, 0.01, 1.0, -0.5, 0.5, 0.1) for i in range(12)] + [
+        TunedRow("zero", 0.0, 0.0, 0.0, 1.0, 1.0, None)
+    ]
     make_console().print(tuned_table(layers))
     text = capsys.readouterr().out
     assert "(10 of 13)" in text
