@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ..kernels.reconstruct import LARGEST, SWEEPS
+
 _OPERATION: Final = 5e-11
 """Seconds of a multiplication with its addition in a matrix product, where nothing is known yet."""
 
@@ -25,8 +27,8 @@ _EXPONENTS: Final = 6
 _STRENGTHS: Final = 6
 """Strengths of the pull."""
 
-_SWEEPS: Final = 4
-"""Sweeps of descent, over both finalists."""
+_SWEEPS: Final = 2 + SWEEPS
+"""Sweeps of descent at most: one over each of two finalists, the others over the better one."""
 
 _FEW: Final = 2048
 """Rows by which exponents are compared."""
@@ -47,9 +49,11 @@ class Work:
     def seconds(self, *, full: bool) -> float:
         """On a usual machine: the Hessian, its inverse, the fits, exponents, and in full strengths and sweeps."""
         k, o, p = self.inputs, self.outputs, self.rows
-        fits, sweeps = (1 + _STRENGTHS, _SWEEPS) if full else (1, 0)
-        products = p * k * k + (2 + fits / 3) * k**3 + fits * k * o * (k + p / 4)
-        products += _EXPONENTS * k * o * (k / 2 + min(p, _FEW)) + sweeps * k * o * (2 * k + 2 * p)
+        blocks = -(-k // LARGEST)
+        size = -(-k // blocks)
+        fits, sweeps = (1 + _STRENGTHS, _SWEEPS) if full and blocks == 1 else (1, 0)  # blocks are only rounded
+        products = blocks * (p * size**2 + (2 + fits / 3) * size**3) + fits * k * o * (size + p / 4)
+        products += _EXPONENTS * k * o * (size / 2 + min(p, _FEW)) + sweeps * k * o * (2 * k + 2 * p)
         elements = p * k + o * (8 * _EXPONENTS * min(p, _FEW) + 8 * (fits + sweeps) * p)
         return self.groups * (_OPERATION * products + _ELEMENT * elements) + _STEP * k * (_EXPONENTS + sweeps)
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ import onnx_ir
 from ..ir import Quantizer, attribute, constant, name_of, only_consumer
 
 Array = npt.NDArray[Any]
+
+MOST_WEIGHTS: Final = 1 << 24
+"""Layers of more weights are left as they are: a layer takes nine float64 of each, 1.2 GB here (`kernels.reconstruct`)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def tunable_layers(model: onnx_ir.Model, quantizers: Mapping[str, Quantizer]) ->
     """All layers that tuning can improve.
 
     Others keep what calibration gives them: weights that several layers read or that share a threshold, transposed
-    convolutions, products of two computed tensors.
+    convolutions, products of two computed tensors, and more than `MOST_WEIGHTS` weights.
 
     Args:
         model: lowered float graph.
@@ -79,7 +82,7 @@ def tunable_layers(model: onnx_ir.Model, quantizers: Mapping[str, Quantizer]) ->
     found = {}
     for node in model.graph:
         layer = _layer(node)
-        if layer is None:
+        if layer is None or _size(layer.weight) > MOST_WEIGHTS:
             continue
         quantizer = quantizers.get(name_of(layer.weight))
         if quantizer is not None and quantizer.role == "weight" and quantizer.signed and sizes[quantizer.group] == 1:

@@ -1,4 +1,4 @@
-"""Labels as indices of a network's outputs: the one place that says which labels fit it."""
+"""Labels as indices of a network's outputs, for data that this room reads; those that do not fit are refused by name."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     TQT_ONNX_DATA=../shared/data python examples/retrain_resnet8.py --seeds 0 1 2
 
 Every training takes the same number of steps on the 20,000 training images and its last step is what counts: nothing is selected.
-The 5,000 test images decide nothing either; the one learning rate was fixed beforehand. Thresholds start from the same 100
+The 5,000 test images decide nothing either; all rows have one learning rate. Thresholds start from the same 100
 training images. Prints the tables of docs/results.md and writes `results/retrain_resnet8.json`, which holds which test images
 each network gets right; rows that are there already, with the same settings, are not trained again.
 """

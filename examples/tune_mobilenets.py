@@ -4,8 +4,9 @@
 
 Of 600 images, 50 or 400 are calibrated and tuned on, without their labels; the others are evaluated. resnet8 is tuned on 50 or 100
 training images of CIFAR-10 and evaluated on the 5,000 test images. The seeds draw the images and are not those that were used
-while tuning was developed. Every row runs in a process of its own, for its peak memory. Prints the table of docs/results.md and
-writes `results/tune_mobilenets.json`; `--only ROW` and `--seeds` run a part of it and keep the rest of that file.
+while tuning was developed; the 600 images are the same. Every row runs in a process of its own, for its peak memory. Prints the
+table of docs/results.md and writes `results/tune_mobilenets.json`; `--only ROW` and `--seeds` run a part of it and keep the rest
+of that file.
 """
 
 from __future__ import annotations
@@ -80,7 +81,10 @@ def main() -> None:
         model, name, seed, minutes = arguments.child
         json.dump(run(Path(model), name, int(seed), float(minutes), arguments.data), sys.stdout)
         return
-    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"minutes": arguments.minutes, "rows": {}}
+    if found["minutes"] != arguments.minutes:
+        raise SystemExit(f"{RESULTS} holds rows of --minutes {found['minutes']}; remove it to begin anew")
+    rows = found["rows"]
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.only or ROWS:
             network = ROWS[name][0]
@@ -91,10 +95,10 @@ def main() -> None:
                 command = [sys.executable, __file__, "--data", str(arguments.data), "--child"]
                 child = [str(model), name, str(seed), str(arguments.minutes)]
                 output = subprocess.run([*command, *child], check=True, stdout=subprocess.PIPE, text=True).stdout
-                found.setdefault(name, {})[str(seed)] = json.loads(output.splitlines()[-1])
+                rows.setdefault(name, {})[str(seed)] = json.loads(output.splitlines()[-1])
                 RESULTS.parent.mkdir(exist_ok=True)
                 RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    show(found)
+    show(rows)
 
 
 def parse() -> argparse.Namespace:

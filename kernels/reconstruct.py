@@ -148,7 +148,7 @@ class _Problem:
         self.bits = bits
         self._moments = moments
         if moments is not None:
-            self.fitted = solve(rows, moments, weights, bias, strength)[0]
+            self.fitted = solve(rows, moments, weights, bias, strength)
             self._hessian = moments.pulled(strength)
             self._feedback = Feedback.of(self._hessian)
         else:

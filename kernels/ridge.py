@@ -166,7 +166,7 @@ class Moments:
         return data if self._mean is None else data - self._mean
 
 
-def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, strength: float) -> tuple[Doubles, Doubles | None]:
+def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, strength: float) -> Doubles:
     """`argmin |X W + b - Y|^2 + pull |W - W0|^2`.
 
     Args:
@@ -177,10 +177,9 @@ def solve(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None, 
         strength: of the pull, in units of the mean variance.
 
     Returns:
-        Weights and bias (None where there was none).
+        The weights; `best_bias` gives the bias that goes with them.
     """
-    fitted = weights + np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias))
-    return fitted, None if bias is None else best_bias(rows, predict(rows, fitted, None))
+    return np.asarray(weights + np.linalg.solve(moments.pulled(strength), _missing(rows, moments, weights, bias)))
 
 
 def _missing(rows: Rows, moments: Moments, weights: Doubles, bias: Doubles | None) -> Doubles:

@@ -133,7 +133,7 @@ def from_keras(model: RegeneratedModel | str | os.PathLike[str]) -> Quantization
     unsigned = any(quantizer.role == "input" and not quantizer.signed for quantizer in graph.quantizers)
     widths = BitWidths(layer=16 if graph.contract == "layer16" else 32, unsigned_input=unsigned)
     prepared = Prepared(regenerated.float_model(), graph, None, widths, {})
-    return finish(prepared, decide_trained(prepared, regenerated.log2_thresholds()))
+    return finish(prepared, decide_trained(prepared.model, prepared.graph, regenerated.log2_thresholds()))
 
 
 def save_keras(model: Any, path: str | os.PathLike[str], *, force: bool = False) -> Path:

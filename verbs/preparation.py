@@ -186,25 +186,26 @@ def calibrate_prepared(
     return Calibrated(thresholds, decided)
 
 
-def decide_trained(prepared: Prepared, log2_thresholds: Mapping[str, float]) -> Calibrated:
+def decide_trained(model: onnx_ir.Model, graph: QuantizerGraph, log2_thresholds: Mapping[str, float]) -> Calibrated:
     """Exponents of thresholds that were trained or tuned; weights whose bias would overflow an int32 get a coarser scale (L11).
 
     Args:
-        prepared: whose model holds the trained weights.
+        model: lowered, with the weights that were trained.
+        graph: its quantizers.
         log2_thresholds: by share group.
 
     Raises:
         UnsupportedError: scales outside the exact range (Q5).
     """
     thresholds = dict(log2_thresholds)
-    decided = prepared.graph.decide(thresholds)
+    decided = graph.decide(thresholds)
     for _ in range(_ATTEMPTS):
-        floors = weight_floors(prepared.model, decided)
+        floors = weight_floors(model, decided)
         if not floors:
             break
         logger.warning("%s: trained so fine that the bias overflows an int32; their scale is made coarser (L11)", ", ".join(floors))
         thresholds |= floors
-        decided = prepared.graph.decide(thresholds)
+        decided = graph.decide(thresholds)
     return Calibrated(thresholds, decided)
 
 

@@ -26,7 +26,7 @@ from ..passes import (
     insert_qdq,
     islands,
 )
-from .agreement import Agreement, agreement
+from .agreement import IMAGES, Agreement, agreement
 from .preparation import BATCH, Calibrated, Prepared, calibrate_prepared, check_methods, decide_trained, prepare
 from .sources import Data, Progress
 
@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA: Final = "tqt_onnx.quantization/1"
-
-JUDGED: Final = 50
-"""Calibration examples on which the agreement with the float network is measured: enough to tell a collapse from a small loss."""
 
 
 @dataclass(frozen=True)
@@ -171,14 +168,14 @@ def quantize(
         progress=progress,
     )
     repaired = replace(prepared, model=tuned.model)
-    found = finish(repaired, decide_trained(repaired, tuned.log2_thresholds))
+    found = finish(repaired, decide_trained(tuned.model, prepared.graph, tuned.log2_thresholds))
     return replace(found, agreement=tuned.report.final, tuning=tuned.report)  # on images that were kept back
 
 
 def measured(prepared: Prepared, quantization: Quantization) -> Quantization:
     """The same with its agreement with the float network, on some of the calibration data, evenly spaced."""
     assert prepared.feeder is not None
-    chosen = prepared.feeder.spread(JUDGED)
+    chosen = prepared.feeder.spread(IMAGES)
     found = agreement(prepared.model, quantization.model, chosen.feeds(chosen.rows(BATCH)))
     return replace(quantization, agreement=found)
 

@@ -21,7 +21,7 @@ from .preparation import calibrate_prepared, check_methods, decide_trained, prep
 from .quantize import finish
 from .retraining import Retraining, StoppedError
 from .sources import Data, Progress, open_model
-from .training_data import TrainingData, digest, training_data
+from .training_data import TrainingData, training_data
 from .training_folder import training_folder
 from .training_progress import TrainingProgress
 
@@ -130,7 +130,8 @@ def retrain(
     """
     from ..frontend_tf.quiet import quiet
 
-    check_methods(method, weight_method or "3sd")
+    begins = weight_method or "3sd"
+    check_methods(method, begins)
     with quiet():
         from ..backend_tf import regenerate
         from ..backend_tf.training import (
@@ -141,6 +142,7 @@ def retrain(
             check_delay,
             check_keep,
             check_mode,
+            digest,
             forget_checkpoints,
             heads_of,
             is_chief,
@@ -188,18 +190,20 @@ def retrain(
     data.check_labels(expected.classes, label_offset, needed=expected.needs_labels, tested=expected.heads[0].classes)
     calibrate = partial(calibrate_prepared, method=method, percentile=percentile, parallel=parallel, progress=progress)
     if mode != "float":
-        calibrated = calibrate(prepared, weight_method=weight_method or "3sd")
+        calibrated = calibrate(prepared, weight_method=begins)
         with distribution.scope():
             network = regenerate(
                 prepared.model, calibrated.graph, calibrated.log2_thresholds, batch_norm_momentum=batch_norm_momentum
             )
 
     def recalibrate(floating: onnx_ir.Model) -> dict[str, float]:
-        return calibrate(replace(prepared, model=floating), weight_method=weight_method or "3sd").log2_thresholds
+        return calibrate(replace(prepared, model=floating), weight_method=begins).log2_thresholds
 
     def result(training: TrainingResult) -> Retraining:
         trained = replace(prepared, model=network.float_model())
-        quantization = None if mode == "float" else finish(trained, decide_trained(trained, network.log2_thresholds()))
+        quantization = (
+            None if mode == "float" else finish(trained, decide_trained(trained.model, trained.graph, network.log2_thresholds()))
+        )
         found = Retraining(
             model=trained.model if quantization is None else quantization.model,
             quantization=quantization,
@@ -220,16 +224,20 @@ def retrain(
         return finish(prepared, calibrate(prepared, weight_method=weight_method or "mse")).model
 
     chief = is_chief(distribution)
-    identity = data.identity(label_offset, augmentation)
-    if schedule.quant_delay:  # else the thresholds it gave are in the network that is compared
-        identity["calibration"] = [
-            method,
-            percentile,
-            weight_method,
-            parallel,
-            len(prepared.feeder or ()),
-            digest(next(prepared.feeds())),
-        ]
+    identity = data.identity(label_offset, augmentation) | (
+        {  # without a delay the thresholds it gave are in the network that is compared
+            "calibration": {
+                "method": method,
+                "percentile": percentile,
+                "weight method": begins,
+                "parallel": parallel,
+                "count": len(prepared.feeder or ()),
+                "first batch": digest((next(prepared.feeds()), None)),
+            }
+        }
+        if schedule.quant_delay
+        else {}
+    )
     shown = TrainingProgress(progress or _silent, schedule.total(batches.steps_per_epoch))
     if place is not None and restart:
         forget_checkpoints(place)
@@ -242,7 +250,9 @@ def retrain(
             loss=loss,
             temperature=temperature,
             label_smoothing=label_smoothing,
-            select=shown.watched(data.selection(network, schedule.batch, label_offset, expected.classes), data.select),
+            select=shown.watched(
+                data.selection(network, schedule.batch, label_offset, expected.classes, unsigned=widths.unsigned_input), data.select
+            ),
             select_name=data.selected_on,
             keep=keep,
             folder=place,

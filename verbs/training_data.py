@@ -134,9 +134,9 @@ class TrainingData:
             _targets(self.test, self.test.rows, self.test.labels, label_offset, tested)
 
     def selection(
-        self, network: RegeneratedModel, batch_size: int, label_offset: int, classes: int | None
+        self, network: RegeneratedModel, batch_size: int, label_offset: int, classes: int | None, *, unsigned: bool = False
     ) -> Callable[[], Iterator[tuple[Feeds, Labels]]] | None:
-        """The selection data in batches, anew at each call; None where nothing selects."""
+        """The selection data in batches, anew at each call; None where nothing selects. `unsigned` as for `batches`."""
         select, name = self.select, next(iter(network.program.inputs))
         if select is None:
             return None
@@ -145,6 +145,8 @@ class TrainingData:
             start = 0
             for inputs, labels in select.batches(batch_size):
                 rows = select.rows[start : start + len(inputs)]
+                if unsigned:
+                    refuse_negative({name: inputs}, "selection")
                 yield {name: inputs}, _targets(select, rows, labels, label_offset, classes)
                 start += len(inputs)
 
@@ -152,12 +154,17 @@ class TrainingData:
 
     def identity(self, label_offset: int, augment: Augmentation | None) -> dict[str, Any]:
         """What a checkpoint and the training that goes on from it must share, besides what the trainer itself compares."""
-        chosen = None
-        if self.select is not None:
-            names = hashlib.sha256("\n".join(self.select.names()).encode("utf-8", "surrogateescape"))
-            chosen = {"count": len(self.select), "names": names.hexdigest()}
         changes = None if augment is None else asdict(augment)
-        return {"label offset": label_offset, "augmentation": changes, "selection data": chosen}
+        data = {"selection data": _named(self.select), "training data": _named(self.train)}  # what selects is told first
+        return {"label offset": label_offset, "augmentation": changes, **data}
+
+
+def _named(dataset: Any) -> dict[str, Any] | None:
+    """How many examples and a hash of their names; None for a `tf.data.Dataset`, which has none."""
+    if not isinstance(dataset, Dataset):
+        return None
+    names = hashlib.sha256("\n".join(dataset.names()).encode("utf-8", "surrogateescape"))
+    return {"count": len(dataset), "names": names.hexdigest()}
 
 
 def _targets(dataset: Dataset, rows: Any, labels: Labels, label_offset: int, classes: int | None) -> Labels:
@@ -302,11 +309,3 @@ def _calibration_words(calibration: Data) -> str:
         return f"examples of {calibration.source}"
     named = isinstance(calibration, (str, os.PathLike))
     return f"examples of {os.fspath(calibration) if named else 'arrays'}"  # type: ignore[arg-type]
-
-
-def digest(feeds: Feeds) -> str:
-    """A hash of one batch."""
-    found = hashlib.sha256()
-    for name in sorted(feeds):
-        found.update(f"{name} {feeds[name].shape} {feeds[name].dtype}".encode() + np.ascontiguousarray(feeds[name]).tobytes())
-    return found.hexdigest()

@@ -20,6 +20,7 @@ from ..calibrate import FEWEST_TO_HOLD, HOLD_EVERY, PERCENTILE, TunedRow, calibr
 from ..ir import QuantizerGraph, UsageError, fed_inputs, static_shape
 from ..passes import insert_qdq
 from .agreement import Agreement, agreement
+from .preparation import decide_trained
 from .sources import Feeds, Progress
 
 if TYPE_CHECKING:
@@ -129,17 +130,18 @@ def tune(
         progress=progress,
     )
     model = with_constants(lowered, found.constants)
+    decided = decide_trained(model, graph, found.thresholds)  # what is shipped is what is judged
     judged = _kept_back(lowered, batches, found.images)
     before, after = (
-        agreement(lowered, insert_qdq(each, graph.decide(decided)), judged, limit=None)
-        for each, decided in ((lowered, thresholds), (model, found.thresholds))
+        agreement(lowered, insert_qdq(each, exponents), judged, limit=None)
+        for each, exponents in ((lowered, graph.decide(thresholds)), (model, decided.graph))
     )
     better = after.better_than(before)
     if not better:
         logger.warning("tuning did not help: the statically quantized model is closer to the float model, and is kept")
     seconds = time.monotonic() - began
     report = TuningReport(before, after, "tuned" if better else "static", found.rows, found.in_time, seconds)
-    return Tuned(model, found.thresholds, report) if better else Tuned(lowered.clone(), dict(thresholds), report)
+    return Tuned(model, decided.log2_thresholds, report) if better else Tuned(lowered.clone(), dict(thresholds), report)
 
 
 def with_constants(model: onnx_ir.Model, arrays: Mapping[str, npt.NDArray[Any]]) -> onnx_ir.Model:

@@ -1,7 +1,7 @@
 """Retraining of a regenerated network: weights, batch norms and thresholds, on one device or many."""
 
 from .checkpoints import check_folder, forget_checkpoints
-from .data import TrainingBatches, check_batches
+from .data import TrainingBatches, check_batches, digest
 from .errors import BrokenDataError, DivergedError, StoppedTrainingError, WorkerLostError
 from .listener import Listener, Listeners
 from .losses import heads_of, make_loss
@@ -29,6 +29,7 @@ __all__ = [
     "check_folder",
     "check_keep",
     "check_mode",
+    "digest",
     "forget_checkpoints",
     "heads_of",
     "is_chief",

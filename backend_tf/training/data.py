@@ -140,7 +140,7 @@ def fingerprint(batches: TrainingBatches) -> str:
     own = getattr(batches, "fingerprint", None)
     if callable(own):
         return str(own())
-    return _digest(f"{batches.batch_size} {batches.steps_per_epoch}", batches.batch(0))
+    return digest(batches.batch(0), f"{batches.batch_size} {batches.steps_per_epoch}")
 
 
 def selection_fingerprint(select: SelectionData | None) -> str | None:
@@ -148,14 +148,15 @@ def selection_fingerprint(select: SelectionData | None) -> str | None:
     if select is None:
         return None
     batches = iter(select())
-    return _digest("", next(batches, ({}, None)))
+    return digest(next(batches, ({}, None)))
 
 
-def _digest(sizes: str, batch: Batch) -> str:
+def digest(batch: Batch, sizes: str = "") -> str:
+    """A hash of one batch, and of a text before it."""
     feeds, labels = batch
-    digest = hashlib.sha256(sizes.encode())
+    found = hashlib.sha256(sizes.encode())
     for name in sorted(feeds):
-        digest.update(f"{name} {feeds[name].shape} {feeds[name].dtype}".encode())
-        digest.update(np.ascontiguousarray(feeds[name]).tobytes())
-    digest.update(b"" if labels is None else np.ascontiguousarray(labels).tobytes())
-    return digest.hexdigest()
+        found.update(f"{name} {feeds[name].shape} {feeds[name].dtype}".encode())
+        found.update(np.ascontiguousarray(feeds[name]).tobytes())
+    found.update(b"" if labels is None else np.ascontiguousarray(labels).tobytes())
+    return found.hexdigest()

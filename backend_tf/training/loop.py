@@ -141,7 +141,6 @@ class Loop:
             except DataError:
                 self._save()
                 raise
-            self._read()
             self._save()
         return self._stopping and not (self.ended and self._validated)
 
@@ -189,8 +188,7 @@ class Loop:
         if self._due:
             self._validate()
         if self._checkpoints is not None and self._checkpoints.due():
-            self._read()
-            self._checkpoints.save()
+            self._save()
 
     @property
     def _due(self) -> bool:
@@ -307,8 +305,9 @@ class Loop:
         return {"train/loss": float(means[0]), **accuracy, **rates, **{f"log2_t/{group}": value for group, value in curves}}
 
     def _save(self) -> None:
+        """Looks at all steps done, and writes a checkpoint where there are any: none may hold what has blown up."""
+        self._read()
         if self._checkpoints is not None:
-            self._read()
             self._checkpoints.save()
 
     def _check(self, step: int, labels: npt.NDArray[Any] | None) -> None:

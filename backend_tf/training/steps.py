@@ -137,17 +137,16 @@ class Steps:
     def _apply(self, finite: tf.Tensor, gradients: list[tf.Tensor]) -> None:
         """Moves the weights; what comes from a loss that is not finite must not reach them: what blew up is looked for in them."""
 
-        def moved() -> tf.Tensor:
-            inside = [tf.identity(gradient) for gradient in gradients]  # Keras wants all of them from the graph of this branch
+        def moved(found: list[tf.Tensor]) -> tf.Tensor:
+            inside = [tf.identity(gradient) for gradient in found]  # Keras wants all of them from the graph of this branch
             self._state.weight_optimizer.apply(self._regularized(inside), self._state.trained)
             return finite
 
         if self._strategy.num_replicas_in_sync == 1:
-            tf.cond(finite, moved, lambda: finite)
+            tf.cond(finite, lambda: moved(gradients), lambda: finite)
             return
         # Replicas can add up gradients only where all of them do: one whose loss is not finite gives zeros.
-        gradients[:] = [tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-        moved()
+        moved([tf.where(finite, gradient, tf.zeros_like(gradient)) for gradient in gradients])
 
     def _trace_evaluation(self, quantized: bool, wide: frozenset[str]) -> Traced:
         state = self._state

@@ -72,7 +72,7 @@ def train(
         keep: the best validated state, or the last; by default the best where there is something to select by.
         folder: takes checkpoints and the files of `TrainingLog`; None for none.
         checkpoint_every: steps between two checkpoints; by default one a minute.
-        seed: recorded, and given to TensorFlow; the data has its own.
+        seed: recorded, and given to TensorFlow where it is made deterministic; the data has its own.
         deterministic: makes TensorFlow's operators deterministic for the time of the training (`deterministic_operators`). False
             leaves the process as it is: operators may then be faster, and two trainings differ in the last bits.
         strategy: of `make_strategy`; by default one device.

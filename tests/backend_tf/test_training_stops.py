@@ -171,6 +171,20 @@ def test_broken_data_on_the_way_leaves_a_checkpoint_and_the_result_so_far(tmp_pa
     assert weights_digest(net) == weights_digest(whole)
 
 
+def test_broken_data_behind_steps_that_blew_up_hide_nothing():
+    """Without checkpoints too: the loss of step 12 is looked at when the data of step 13 break."""
+
+    @dataclass
+    class Both(Poisoned):
+        def batch(self, step, part=0, parts=1):
+            feeds, labels = super().batch(step, part, parts)
+            return feeds, labels + (CLASSES if step == 13 else 0)
+
+    with pytest.raises(DivergedError, match="loss of step 12 is not finite"):
+        train(net := model(), Both(at=12), schedule=FAST, select=select, keep="last")
+    assert all(np.isfinite(array).all() for array in net.arrays().values())
+
+
 def test_a_full_disk_costs_a_checkpoint_and_not_the_training(tmp_path, caplog):
     """No file may grow beyond a few bytes for a while."""
     net = model()

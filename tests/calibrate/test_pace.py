@@ -59,3 +59,9 @@ def test_one_layer_is_late_as_soon_as_the_quick_version_of_the_others_would_be()
     assert not pace.late()
     now[0] = 10 - rest + 0.001
     assert pace.late()
+
+
+def test_inputs_in_blocks_cost_what_blocks_cost() -> None:
+    narrow, wide = Work(1, 2048, 128, 2048), Work(1, 3 * 2048, 128, 2048)
+    assert wide.seconds(full=False) == pytest.approx(3 * narrow.seconds(full=False), rel=0.05)
+    assert wide.seconds(full=True) == wide.seconds(full=False)  # neither strengths nor sweeps

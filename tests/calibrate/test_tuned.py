@@ -226,6 +226,13 @@ def test_behind_an_addend_that_is_no_bias_nothing_is_known_to_be_clipped() -> No
     assert found == unbounded
 
 
+@pytest.mark.parametrize(("most", "count"), [(16, 1), (15, 0)])
+def test_layers_of_too_many_weights_are_left_alone(monkeypatch: pytest.MonkeyPatch, most: int, count: int) -> None:
+    monkeypatch.setattr("tqt_onnx.calibrate.tunable.MOST_WEIGHTS", most)
+    model = network([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": normal(4, 4, 1, 1)}, ["N", 4, 5, 5])
+    assert len(tunable_layers(model, {"w": Quantizer("w", "w", 8, True, "weight", "w")})) == count
+
+
 def test_lowered_layers_without_bias_know_their_activation() -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Relu", ["a"], ["y"])]
     model, graph = prepared(network(nodes, {"w": normal(4, 4, 1, 1)}, ["N", 4, 5, 5]))

@@ -212,7 +212,7 @@ def test_thresholds_mode_leaves_every_bit_of_the_weights(network: Network, train
     result, run = trained(name), RUNS[name]
     assert result.quantization is not None
     prepared = prepare(network(**run.network), digits().calibration, bits=run.bits)
-    expected = finish(prepared, decide_trained(prepared, result.quantization.log2_thresholds))
+    expected = finish(prepared, decide_trained(prepared.model, prepared.graph, result.quantization.log2_thresholds))
     assert onnx_ir.to_proto(result.model) == onnx_ir.to_proto(expected.model)
     assert all(row.initial != row.final for row in result.training.thresholds if row.group != "image__input")
 

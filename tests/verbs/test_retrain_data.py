@@ -14,9 +14,11 @@ from digits_files import arrays, npz, records
 from digits_network import build, digits
 
 from tqt_onnx import retrain
+from tqt_onnx.backend_tf import regenerate
 from tqt_onnx.datasets import open_array
 from tqt_onnx.ir import DataError, UsageError
 from tqt_onnx.passes import BitWidths
+from tqt_onnx.verbs.preparation import lowered
 from tqt_onnx.verbs.training_data import NeverNegative, TrainingData, training_data
 from tqt_onnx.verbs.training_folder import training_folder, writable_folder
 
@@ -230,3 +232,25 @@ def test_negative_numbers_for_unsigned_inputs_are_refused_when_they_are_read() -
     assert batches.batch(1)[0]["image"].tolist() == [[0.0], [0.0]]
     with pytest.raises(DataError, match=r"'image' was declared unsigned, but the training data holds -1\.0"):
         batches.batch(2)
+
+
+def test_selection_data_of_unsigned_inputs_hold_no_negative_numbers(model: onnx_ir.Model) -> None:
+    x, y = arrays(40)
+    found = opened(model, (x, y), select=(x[:6] - 2, y[:6]))
+    network = regenerate(lowered(model.clone(), BitWidths()))
+    batches = found.selection(network, 4, 0, 10, unsigned=True)
+    assert batches is not None
+    with pytest.raises(DataError, match="was declared unsigned, but the selection data holds"):
+        next(iter(batches()))
+    plain = found.selection(network, 4, 0, 10)
+    assert plain is not None
+    assert [len(labels) for _, labels in plain() if labels is not None] == [4, 2]
+
+
+def test_other_training_data_of_the_same_size_are_another_training(model: onnx_ir.Model) -> None:
+    x, y = arrays(60)
+    source = open_array(x, labels=y)
+    first, same, other = (opened(model, source, exclude=[name]).identity(0, None) for name in ("row 58", "row 58", "row 59"))
+    assert first == same
+    assert first["training data"]["count"] == other["training data"]["count"] == 59
+    assert first["training data"] != other["training data"]

@@ -39,4 +39,4 @@ def test_random_networks_are_tuned_or_left_as_they_are(network: Network) -> None
     if tuned.report.kept == "tuned":
         assert tuned.report.after.better_than(tuned.report.before)
     tuned_network = type(prepared)(tuned.model, prepared.graph, prepared.feeder, prepared.widths, prepared.given)
-    finish(tuned_network, decide_trained(tuned_network, tuned.log2_thresholds))
+    finish(tuned_network, decide_trained(tuned_network.model, tuned_network.graph, tuned.log2_thresholds))
