@@ -307,5 +307,6 @@ def _words(dataset: Dataset | None) -> str:
 def _calibration_words(calibration: Data) -> str:
     if isinstance(calibration, Dataset):
         return f"examples of {calibration.source}"
-    named = isinstance(calibration, (str, os.PathLike))
-    return f"examples of {os.fspath(calibration) if named else 'arrays'}"  # type: ignore[arg-type]
+    if isinstance(calibration, (str, os.PathLike)):
+        return f"examples of {os.fspath(calibration)}"
+    return "examples of arrays"
