@@ -84,7 +84,8 @@ def test_a_signal_in_the_middle_of_calibration(tmp_path: Path, dense: Path, numb
     ) as process:
         spilled = False
         while process.poll() is None and not spilled:  # until a file without a name is open in the scratch folder
-            spilled = any(str(tmp_path / "scratch") in target for target in open_files(process.pid))
+            names = open_files(process.pid)  # the standard library first tries the folder with a file that has a name
+            spilled = any(str(tmp_path / "scratch") in name and name.endswith(" (deleted)") for name in names)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert spilled, errors.decode()
