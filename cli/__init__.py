@@ -20,13 +20,14 @@ from .check import check
 from .convert import convert
 from .demo import demo
 from .evaluate import evaluate
+from .export import export
 from .graffitize import graffitize
 from .inspect import inspect
 from .passes import passes
 from .presets import presets
 from .quantize import quantize
 
-COMMANDS: Final = (convert, quantize, check, evaluate, inspect, calibration_set, presets, passes, graffitize, demo)
+COMMANDS: Final = (convert, quantize, export, check, evaluate, inspect, calibration_set, presets, passes, graffitize, demo)
 """Every verb, in the order of the help."""
 
 

@@ -21,10 +21,20 @@ from .graph import (
     only_consumer,
     static_shape,
 )
+from .grid import Grid, grid_of
 from .limits import MOST_ELEMENTS
 from .opset import IR_VERSION, OPSET
 from .partial_sums import channel_totals, contributions
-from .quantizers import MAX_EXPONENT, MIN_EXPONENT, Contract, Quantizer, QuantizerGraph, Role, integer_name
+from .quantizers import (
+    MAX_EXPONENT,
+    MIN_EXPONENT,
+    Contract,
+    Quantizer,
+    QuantizerGraph,
+    Role,
+    integer_bounds,
+    integer_name,
+)
 from .store import (
     CONTRACT_KEY,
     QUANTIZERS_KEY,
@@ -57,6 +67,7 @@ __all__ = [
     "DataError",
     "FoldedBatchNorm",
     "FunctionRegion",
+    "Grid",
     "ModelError",
     "Quantizer",
     "QuantizerGraph",
@@ -80,6 +91,8 @@ __all__ = [
     "forget_batch_norms",
     "forget_names",
     "function_regions",
+    "grid_of",
+    "integer_bounds",
     "integer_name",
     "is_forked",
     "is_large",

@@ -23,6 +23,7 @@ import onnx_ir
 from ..ir import (
     ROLE_KEY,
     FunctionRegion,
+    Grid,
     Quantizer,
     QuantizerGraph,
     TqtOnnxError,
@@ -30,6 +31,7 @@ from ..ir import (
     add_node,
     attribute,
     constant,
+    grid_of,
     name_of,
 )
 from ..kernels.fixed_point import dequantize
@@ -87,7 +89,6 @@ def cut_out(region: FunctionRegion) -> onnx_ir.Model | None:
             shapes and the argument its rank, by which engines choose what they compute.
     """
     from ..passes import insert_qdq
-    from ..verify.oracle_ops import Grid, grid_of
     from ..verify.tables import grid_behind
 
     above = region.source.producer()
@@ -145,8 +146,6 @@ def _agreeing(
 
 def _batches(model: onnx_ir.Model, table: LayerCertificate) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Every integer: once in each place of a register, and once among so few that none is filled; the undecided ones alone."""
-    from ..verify.oracle_ops import grid_of
-
     assert table.entries is not None
     (argument,) = model.graph.inputs
     exponent = next(grid_of(node).exponent for node in model.graph if node.op_type == "QuantizeLinear")

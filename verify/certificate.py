@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 import onnx_ir
 
-from ..ir import COMPUTE, MAX_EXPONENT, MIN_EXPONENT, name_of
+from ..ir import COMPUTE, MAX_EXPONENT, MIN_EXPONENT, grid_of, name_of
 from .batches import Feeds
 from .fixed_tensor import FixedPoint
 from .intervals import Intervals
 from .oracle import Oracle
-from .oracle_ops import OPS, Operand, grid_of
+from .oracle_ops import OPS, Operand
 from .plan import Plan, make_plan
 from .sums import Sum
 from .tables import Table

@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import FunctionRegion, attribute, constant, name_of
+from ..ir import FunctionRegion, attribute, constant, grid_of, name_of
 from ..kernels.fixed_point import requantize
 from .fixed_tensor import LIMIT, FixedPoint
-from .oracle_ops import grid_of
 from .plan import Plan
 from .sums import Sum, layer_sum
 from .tables import MOST_ENTRIES, Table, grid_behind, make_table

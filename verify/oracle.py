@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import DataError, ModelError, UnsupportedError, fed_inputs, name_of
+from ..ir import DataError, ModelError, UnsupportedError, fed_inputs, grid_of, name_of
 from .batches import Feeds, moves_batch, slices
 from .fixed_tensor import FixedPoint
 from .islands import evaluate
-from .oracle_ops import OPS, Op, Operand, grid_of
+from .oracle_ops import OPS, Op, Operand
 from .plan import Island, make_plan
 from .tables import values as table_values
 

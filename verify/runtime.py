@@ -15,9 +15,8 @@ import onnx
 import onnx_ir
 import onnxruntime
 
-from ..ir import DataError, ModelError, by_reference
+from ..ir import DataError, ModelError, by_reference, grid_of
 from .batches import Feeds, slices
-from .oracle_ops import grid_of
 
 NO_VNNI: Final = "this CPU has no VNNI: session.x64quantprecision=1 is set, lest u8 * s8 products saturate (X4)"
 

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir
 
-from ..ir import FunctionRegion
+from ..ir import FunctionRegion, Grid, grid_of
 from ..kernels import fixed_point
 from ..kernels.fixed_point import Integers
 from ..kernels.functions import Reals, run
 from .fixed_tensor import FixedPoint
 from .float_error import with_error
-from .oracle_ops import Grid, grid_of
 
 MOST_ENTRIES = 1 << 16
 """A function of more integers than this is computed number by number, and not certified."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir import constant, name_of, only_consumer
+from ..ir import Grid, constant, grid_of, name_of, only_consumer
 from .fixed_tensor import FixedPoint
-from .oracle_ops import Grid, Operand, grid_of
+from .oracle_ops import Operand
 
 
 def count_ties(x: FixedPoint, grid: Grid, bounds: tuple[int, int] | None = None) -> int:

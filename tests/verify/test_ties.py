@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tqt_onnx.ir import Grid
 from tqt_onnx.verify import Oracle, TensorTies
 from tqt_onnx.verify.fixed_tensor import FixedPoint
-from tqt_onnx.verify.oracle_ops import Grid
 from tqt_onnx.verify.ties import TieCounter, count_ties
 
 

@@ -14,7 +14,7 @@ from .conv_transpose import CONV_TRANSPOSE
 from .dense import DENSE
 from .elementwise import ELEMENTWISE
 from .movement import MOVEMENT, PAD_MODES, repeats_whole
-from .operands import Grid, Op, Operand, grid_of
+from .operands import Op, Operand
 from .pooling import POOLING
 from .quantization import QUANTIZATION, ROUNDINGS, Requantize, quantize_with
 
@@ -63,11 +63,9 @@ __all__ = [
     "MOVING",
     "OPS",
     "ROUNDINGS",
-    "Grid",
     "Op",
     "Operand",
     "Requantize",
-    "grid_of",
     "objection",
     "quantize_with",
     "rounding_ops",

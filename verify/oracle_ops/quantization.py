@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir
 
-from ...ir import DataError, UnsupportedError
+from ...ir import DataError, UnsupportedError, grid_of
 from ...kernels import fixed_point
 from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint, check_magnitude
-from .operands import Op, Operand, grid_of
+from .operands import Op, Operand
 
 Requantize = Callable[[Integers, int, int, int, bool], Integers]
 """`(integers, exponent, new exponent, bits, signed) -> integers`: `kernels.fixed_point.requantize` or another rounding."""

@@ -14,10 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import PASS_THROUGH, UnsupportedError
+from ...ir import PASS_THROUGH, Grid, UnsupportedError, grid_of
 from ...kernels.fixed_point import Integers
 from ..fixed_tensor import FixedPoint, aligned, exact
-from .operands import Grid, grid_of
 
 _SELECTING: Final = (PASS_THROUGH | {"Clip", "Concat", "Identity", "Max", "Min", "Relu"}) - {"Resize"}
 """Operators that give back some of the numbers they are given."""

@@ -1,0 +1,79 @@
+"""What an exporter is, and what it is given.
+
+An exporter is a frozen dataclass whose fields are its options. `check` refuses what the target cannot hold, naming layer, limit
+and value, before anything is written; `write` fills a folder that takes its name only when everything is in it. Both are given
+one `Source`; what other rooms know of the model (bounds, the oracle's integers, TensorFlow) comes as values and functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir
+
+from ..ir import QuantizerGraph
+from .network import IntegerNetwork
+
+Feeds = Mapping[str, npt.NDArray[Any]]
+"""Graph input name -> float32 array, batch first."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A quantized model, and what an exporter may ask of it.
+
+    Attributes:
+        name: of the model file, without suffixes: what files are called after.
+        model: the Q/DQ model. It is never changed: exporters work on a `clone()`.
+        graph: its quantizers.
+        network: the same in integers.
+        oracle: feeds -> integers of every tensor of `network`, by name, int64, batch first; constants are left out.
+        examples: gives the user's examples anew at each call, as feeds of a few examples each; None where no data was given.
+        write_saved_model: writes the regenerated TensorFlow graph with fixed quantizers as a SavedModel into a folder.
+        write_tflite: as `saved_model`, a TFLite file; see `backend_tf/tflite.py`.
+    """
+
+    name: str
+    model: onnx_ir.Model
+    graph: QuantizerGraph
+    network: IntegerNetwork
+    oracle: Callable[[Feeds], Mapping[str, npt.NDArray[np.int64]]]
+    examples: Callable[[], Iterator[Feeds]] | None
+    write_saved_model: Callable[[Path], None]
+    write_tflite: Callable[[Path], tuple[str, ...]]
+
+
+class Exporter(Protocol):
+    """One target.
+
+    Attributes:
+        name: what the user types after `--target`.
+        summary: one line: what is written.
+        reader: what reads it.
+        rounding: how the target rounds, by the name of `check --rounding`; the model itself rounds `half_even`.
+        needs_data: whether examples must be given.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    reader: ClassVar[str]
+    rounding: ClassVar[str]
+    needs_data: ClassVar[bool]
+
+    def check(self, source: Source) -> None:
+        """Refuses what the target cannot hold.
+
+        Raises:
+            UnsupportedError: naming the layer, the limit and the value.
+        """
+        ...
+
+    def write(self, source: Source, folder: Path) -> tuple[str, ...]:
+        """Writes into an empty folder; returns notes for the user, one sentence each."""
+        ...
