@@ -167,8 +167,11 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
     }
     facts = Facts({island.node: island.reason for island in oracle.islands}, bounds, tables)
 
+    network = read_network(model, graph, facts)
+    computed = [tensor.name for tensor in network.tensors.values() if tensor.kind != "constant"]
+
     def integers(feeds: Feeds) -> dict[str, Any]:
-        found = oracle.run(feeds, keep=oracle.plan.integers)
+        found = oracle.run(feeds, keep=computed)
         return {key: value.integers for key, value in found.items() if isinstance(value, FixedPoint)}
 
     def saved_model(folder: Path) -> None:
@@ -189,7 +192,7 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
             return notes
 
     examples = None if feeder is None else lambda: feeder.feeds(4)
-    return Source(name, model, graph, read_network(model, graph, facts), integers, examples, saved_model, tflite)
+    return Source(name, model, graph, network, integers, examples, saved_model, tflite)
 
 
 def check_folder(folder: Path, *, force: bool) -> None:
