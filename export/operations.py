@@ -81,7 +81,7 @@ def operation_of(node: onnx_ir.Node, terms: Sequence[Term | None], bounds: Mappi
         shifts = [other - exponent for other in exponents]
         for key in ("low", "high", "value"):
             if key in attributes:
-                attributes[key] = _on_grid(attributes[key], exponent)
+                attributes[key] = _reachable(key, _on_grid(attributes[key], exponent), node)
         if max(shifts) > _MOST_SHIFT:
             what = f"{node.op_type} {node.name!r}"
             raise UnsupportedError(f"{what}: scales 2^{max(exponents)} and 2^{exponent} do not meet in 64 bits")
@@ -146,6 +146,19 @@ def _parameter(array: npt.NDArray[Any], *, scalar: bool) -> Any:
 
 def _is_finite(edge: float | None) -> bool:
     return edge is not None and math.isfinite(edge)
+
+
+def _reachable(key: str, edge: int | None, node: onnx_ir.Node) -> int | None:
+    """The bound, or None where no integer of 62 bits gets there.
+
+    Raises:
+        UnsupportedError: every number lies beyond a bound, or what is filled in takes more than 62 bits.
+    """
+    if edge is None or abs(edge) < 1 << _MOST_SHIFT:
+        return edge
+    if (key == "high" and edge > 0) or (key == "low" and edge < 0):
+        return None
+    raise UnsupportedError(f"{node.op_type} {node.name!r}: its constant takes more than 62 bits on the grid of its tensor")
 
 
 def _finest(edge: float | None, exponent: int) -> int:

@@ -10,12 +10,12 @@ from collections import Counter
 
 import numpy as np
 import onnx_ir
+from fuzz_road import quantize_network
 from hypothesis import HealthCheck, event, given, settings
 from random_networks import Network, networks
 
-from tqt_onnx.calibrate import calibrate
 from tqt_onnx.ir import CURVES, DataError, UnsupportedError
-from tqt_onnx.passes import BitWidths, InferShapes, annotate, insert_qdq, lower, optimize, remove_qdq
+from tqt_onnx.passes import insert_qdq, remove_qdq
 from tqt_onnx.verbs.check import check
 
 COUNT = int(os.environ.get("TQT_ONNX_FUZZ", "0"))
@@ -52,25 +52,8 @@ def compare_engines(network: Network) -> None:
 
 def outcome(network: Network) -> str:
     """Takes one network the whole road; what it was: certified, uncertified, with an island, or refused and why."""
-    bits = BitWidths(
-        layer=network.layer_bits,  # type: ignore[arg-type]
-        weight=network.weight_bits,
-        activation=network.activation_bits,
-        relu=network.relu_bits,
-        unsigned_input=network.unsigned_input,
-    )
-    model = network.model.clone()
-    optimize(model)
-    lower(model, bits.contract, unsigned_input=bits.unsigned_input)
     try:
-        graph = annotate(model, bits)
-        thresholds = calibrate(model, graph, lambda: iter([network.inputs]), method=network.method, parallel=network.parallel)
-        moved = {
-            group: log2_t + network.offsets[index % len(network.offsets)]
-            for index, (group, log2_t) in enumerate(thresholds.items())
-        }
-        quantized = insert_qdq(model, graph.decide(moved))
-        InferShapes().apply(quantized)
+        quantized = quantize_network(network)
         result = check(quantized, network.inputs, engines=("oracle", "ort", "tf"))
     except (DataError, UnsupportedError) as error:
         reason = next((reason for reason in REASONS if reason in str(error)), None)
