@@ -1,6 +1,7 @@
 """Float model against quantized model on onnxruntime: the two run in turn, and the ratio of each turn is what counts.
 
     python benchmarks/inference.py model.onnx model.q.onnx --batch 1 --repeats 50 --threads 1
+    tqt-onnx export model.q.onnx --target qdq -o qdq && python benchmarks/inference.py model.onnx qdq/model.onnx
 
 Runs in turn share whatever else the machine is doing, so the median of the ratios is far steadier than a ratio of medians.
 """
@@ -28,9 +29,11 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """Measures, prints a table and writes `results/inference_*.json`."""
     arguments = parse()
-    sessions = {path.name: open_session(path, arguments.threads) for path in (arguments.float_model, arguments.quantized_model)}
-    if len(sessions) != 2:
-        raise SystemExit("two files of different names are expected")
+    files = arguments.float_model, arguments.quantized_model
+    paths = dict(zip(labels(*files), files, strict=True))
+    if len(paths) != 2:
+        raise SystemExit("two files are expected")
+    sessions = {label: open_session(path, arguments.threads) for label, path in paths.items()}
     feeds = {name: random_feeds(session, arguments.batch) for name, session in sessions.items()}
     times: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(-arguments.warmup, arguments.repeats):
@@ -44,13 +47,13 @@ def main() -> None:
     ratios = sorted(a / b for a, b in zip(plain, quantized, strict=True))
     rows = [
         (
-            path.name,
-            1000 * statistics.median(times[path.name]) / arguments.batch,
-            1000 * min(times[path.name]) / arguments.batch,
+            label,
+            1000 * statistics.median(times[label]) / arguments.batch,
+            1000 * min(times[label]) / arguments.batch,
             path.stat().st_size,
             ", ".join(f"{count} {name}" for name, count in fused_operators(tqt_onnx.load(path)).most_common()),
         )
-        for path in (arguments.float_model, arguments.quantized_model)
+        for label, path in paths.items()
     ]
     console = make_console()
     columns = ("model", "median ms an image", "fastest", "bytes", "operators when optimized")
@@ -86,6 +89,13 @@ def parse() -> argparse.Namespace:
     if min(arguments.batch, arguments.repeats, arguments.threads) < 1:
         parser.error("batch, repeats and threads must be positive")
     return arguments
+
+
+def labels(float_model: Path, quantized_model: Path) -> tuple[str, str]:
+    """What the two are called in the table: file names, with their folders where an export is called as its source is."""
+    if float_model.name != quantized_model.name:
+        return float_model.name, quantized_model.name
+    return str(float_model), str(quantized_model)
 
 
 def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 
 from .options import FILE, JsonOutput, data_options, json_force_option, json_option, names
+
+ROUNDINGS: Final = ("half_even", "half_up", "half_away", "floor_pool")
+"""Repeated here so that `--help` loads no NumPy; a test compares them with `verify.ROUNDINGS`."""
 
 
 @click.command()
@@ -18,6 +22,11 @@ from .options import FILE, JsonOutput, data_options, json_force_option, json_opt
     "--copy", "copies", multiple=True, metavar="ENGINE=FILE", help="Run ENGINE (oracle, ort, ort-optimized, tf) on another file."
 )
 @click.option("--float", "float_model", type=FILE, help="The float model that was quantized: measure the noise of every tensor.")
+@click.option(
+    "--rounding",
+    type=click.Choice(ROUNDINGS),
+    help="Simulate how a target rounds: what it changes in every tensor, in the outputs and in the top-1 answers.",
+)
 @click.option(
     "--require-certificate",
     is_flag=True,
@@ -32,6 +41,7 @@ def check(
     engines: str,
     copies: Sequence[str],
     float_model: Path | None,
+    rounding: str | None,
     require_certificate: bool,
     preprocess: str,
     limit: int | None,
@@ -58,6 +68,7 @@ def check(
             engines=names(engines) or (),
             copies=own,
             float_model=float_model,
+            rounding=rounding,
             preprocess=preprocess,
             limit=limit,
             seed=seed,

@@ -12,13 +12,14 @@ from .options import FILE, JsonOutput, data_options, json_option, together
 TARGETS: Final = ("qdq", "integer", "vectors", "qonnx", "hls4ml", "c", "dpu", "finn", "saved-model", "tflite")
 """Repeated here so that `--help` loads no NumPy; a test compares them with `export.EXPORTERS`."""
 
-TARGET_OPTIONS: Final = {"integer_io": "integer", "fix": "dpu", "bias_bits": "dpu"}
+TARGET_OPTIONS: Final = {"integer_io": "integer", "fix": "dpu", "bias_bits": "dpu", "narrow_weights": "tflite"}
 """Option of a target -> the target that takes it; a test compares them with the fields of the exporters."""
 
 target_options = together(
     click.option("--integer-io", is_flag=True, help="integer: inputs and outputs are integers; the float ends are left out."),
     click.option("--fix", is_flag=True, help="dpu: move exponents into the range of the target, and say what it costs."),
     click.option("--bias-bits", type=click.Choice(["8", "32"]), help="dpu: width of biases."),
+    click.option("--narrow-weights", is_flag=True, help="tflite: weights of -128, which it excludes, become -127; says how many."),
 )
 
 
@@ -58,9 +59,12 @@ def export(
     **options: Any,
 ) -> int:
     """Writes a quantized MODEL in the form that a toolchain or a piece of hardware reads."""
+    from ..ir import UsageError
     from ..verbs.export import export as run
     from ..verbs.show_export import show_export
 
+    if as_json not in (None, "-") and Path(str(as_json)).resolve().is_relative_to(output.resolve()):
+        raise UsageError(f"{as_json}: lies in the folder to write; a name elsewhere is expected for --json")
     report = JsonOutput(as_json, model, data, exclude, force=force)
     result = run(
         model,

@@ -7,7 +7,7 @@ one `Source`; what other rooms know of the model (bounds, the oracle's integers,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -34,8 +34,13 @@ class Source:
         network: the same in integers.
         oracle: feeds -> integers of every tensor of `network`, by name, int64, batch first; constants are left out.
         examples: gives the user's examples anew at each call, as feeds of a few examples each; None where no data was given.
+        count: how many examples those are; None where no data was given.
+        lowered: the float graph that the model stands for, constants on their grids, to be changed freely; with its quantizers.
+        quantized: such a graph and its decided quantizers -> their Q/DQ model; refuses what `insert_qdq` refuses.
+        run: a Q/DQ model, feeds, names of its integer tensors or outputs -> their real numbers, float64, computed by the oracle.
         write_saved_model: writes the regenerated TensorFlow graph with fixed quantizers as a SavedModel into a folder.
-        write_tflite: as `saved_model`, a TFLite file; see `backend_tf/tflite.py`.
+        write_tflite: file to write, {name of a weight's value: (its integers, their scale)} -> the operators of the TFLite file that
+            was written; see `backend_tf/tflite.py`.
     """
 
     name: str
@@ -44,8 +49,12 @@ class Source:
     network: IntegerNetwork
     oracle: Callable[[Feeds], Mapping[str, npt.NDArray[np.int64]]]
     examples: Callable[[], Iterator[Feeds]] | None
+    lowered: Callable[[], tuple[onnx_ir.Model, QuantizerGraph]]
+    quantized: Callable[[onnx_ir.Model, QuantizerGraph], onnx_ir.Model]
+    run: Callable[[onnx_ir.Model, Feeds, Collection[str]], Mapping[str, npt.NDArray[Any]]]
     write_saved_model: Callable[[Path], None]
-    write_tflite: Callable[[Path], tuple[str, ...]]
+    write_tflite: Callable[[Path, Mapping[str, tuple[npt.NDArray[np.int64], float]]], tuple[Mapping[str, Any], ...]]
+    count: int | None = None
 
 
 class Exporter(Protocol):

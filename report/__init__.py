@@ -4,6 +4,7 @@ from .console import RenderableType, make_console
 from .layers import group_table, inspect_table, layer_table, summary_lines
 from .noise import noise_table, own_noise_table, tie_table, unmatched_table
 from .progress import Progress, progress_bar
+from .rounding import output_effect_table, rounding_table
 from .table import printable, table
 from .tables import (
     accuracy_table,
@@ -35,9 +36,11 @@ __all__ = [
     "make_console",
     "nearness_line",
     "noise_table",
+    "output_effect_table",
     "own_noise_table",
     "printable",
     "progress_bar",
+    "rounding_table",
     "summary_lines",
     "table",
     "threshold_table",

@@ -155,6 +155,36 @@ class Unmatched(Protocol):
     def reason(self) -> str: ...
 
 
+class TensorEffect(Protocol):
+    """What another rounding changes in one tensor (H1)."""
+
+    @property
+    def tensor(self) -> str: ...
+    @property
+    def ties(self) -> int: ...
+    @property
+    def requantized(self) -> int: ...
+    @property
+    def decided(self) -> int: ...
+    @property
+    def changed(self) -> int: ...
+
+
+class OutputEffect(Protocol):
+    """What it changes in one output."""
+
+    @property
+    def output(self) -> str: ...
+    @property
+    def numbers(self) -> int: ...
+    @property
+    def changed(self) -> int: ...
+    @property
+    def answers(self) -> int: ...
+    @property
+    def answers_changed(self) -> int: ...
+
+
 class Ties(Protocol):
     """How often the rounding rule decides in one tensor (H1)."""
 

@@ -1,7 +1,8 @@
 """`check`: do all engines compute the same integers? The int64 oracle against onnxruntime and TensorFlow, bit for bit.
 
 Each slice of the data is run once in the oracle (once more for an engine that has integers of its own behind a float island
-or a layer without certificate), once in every engine and, for the noise, once in the float model.
+or a layer without certificate, and once more for a target's rounding), once in every engine and, for the noise, once in the
+float model.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def check(
     engines: Sequence[str] = ("oracle", "ort"),
     copies: Mapping[str, onnx_ir.Model] | None = None,
     float_model: onnx_ir.Model | str | os.PathLike[str] | None = None,
+    rounding: str | None = None,
     preprocess: str = "none",
     limit: int | None = None,
     seed: int | None = None,
@@ -49,6 +51,8 @@ def check(
             and `tf` (the regenerated TensorFlow graph; loads TensorFlow).
         copies: engine -> a model of its own to run instead of `model`, to see whether a difference is found.
         float_model: the float model that was quantized; the noise of every tensor is measured against it (`result.sqnr`).
+        rounding: of a target, a name of `verify.ROUNDINGS`; what it changes is counted (`result.rounding`). The comparison of the
+            engines stays that of the model's own rounding.
         preprocess: preset for images.
         limit: at most so many examples.
         seed: draw them at random.
@@ -59,11 +63,11 @@ def check(
     Raises:
         ModelError: not a quantized model, one whose recorded quantizers are not those of its nodes, or a copy or a float model
             that is another network.
-        UsageError: an unknown engine, a copy for one that is not run, or a comparison asked for without data.
+        UsageError: an unknown engine or rounding, a copy for an engine that is not run, or a comparison asked for without data.
         DataError: data that does not fit.
     """
     from ..passes import remove_qdq
-    from ..verify import check_certificates, check_engines
+    from ..verify import RoundingMeter, check_certificates, check_engines
 
     _check_engines(engines, copies or {})
     opened = open_model(model)
@@ -73,12 +77,13 @@ def check(
     for engine, copy in (copies or {}).items():
         _check_copy(opened, copy, engine)
     if data is None:
-        if copies or float_model is not None:
-            raise UsageError("a copy or a float model is compared on data. Received: no data")
+        if copies or float_model is not None or rounding is not None:
+            raise UsageError("a copy, a float model or a rounding is compared on data. Received: no data")
         return check_certificates(opened)
     reference = None if float_model is None else lowered_reference(opened, float_model)
     feeder = Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
     own = dict(copies or {})
+    meter = None if rounding is None else RoundingMeter(own.get("oracle", opened), rounding)
     runners = {}
     if "tf" in engines:
         runners["tf"] = tensorflow_runner(own.pop("tf", opened))
@@ -91,7 +96,10 @@ def check(
         models=own,
         float_model=reference,
         exhaust=exhaust(opened, chosen, {"tf": tensorflow_runner}),
+        listen=meter,
     )
+    if meter is not None:
+        result = replace(result, rounding=meter.result(result.ties, result.requantized))
     if result.exhausted:
         return replace(result, notes=(*result.notes, observed_on(len(result.exhausted), chosen)))
     return result

@@ -9,23 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ..ir import ModelError, UsageError, quantizers_of
+from .export_folder import MANIFEST, atomic_folder, check_folder, check_inputs
+from .rounding import rounding_effect, rounding_notes
 from .sources import Data, Feeder, open_model
 
 if TYPE_CHECKING:
     import onnx_ir
 
-    from ..export import Exporter, Feeds, Source
+    from ..export import Exporter, Feeds, IntegerNetwork, Source
+    from ..verify import RoundingEffect
 
-MANIFEST: Final = "export.json"
 SCHEMA: Final = "tqt_onnx.export/1"
 """Name and version of what is written there."""
 
@@ -57,6 +56,7 @@ class Export:
         files: all of them but the manifest itself.
         notes: what the user should know, one sentence each.
         rounding: how the target rounds.
+        rounding_effect: what that changes on the data; None without data, and where the target rounds as the model does.
     """
 
     target: str
@@ -64,10 +64,12 @@ class Export:
     files: tuple[ExportedFile, ...]
     notes: tuple[str, ...]
     rounding: str
+    rounding_effect: RoundingEffect | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON takes it; `docs/json.md` says what each field means."""
-        return {"schema": SCHEMA, **asdict(self), "folder": str(self.folder)}
+        effect = None if self.rounding_effect is None else self.rounding_effect.to_dict()
+        return {"schema": SCHEMA, **asdict(self), "folder": str(self.folder), "rounding_effect": effect}
 
 
 def export(
@@ -108,15 +110,17 @@ def export(
         raise UsageError(f"target {target} writes examples: --data is expected")
     folder = Path(output)
     check_folder(folder, force=force)
+    check_inputs(folder, model, data, exclude)
     opened = open_model(model)
-    name = Path(model).name.split(".")[0] if isinstance(model, (str, os.PathLike)) else "model"
+    name = Path(model).name.removesuffix(".onnx").removesuffix(".q") if isinstance(model, (str, os.PathLike)) else ""
     feeder = None if data is None else Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
-    source = make_source(opened, name or "model", feeder)
+    source = make_source(opened, name, feeder)
     exporter.check(source)
+    effect = rounding_effect(opened, feeder, exporter.rounding)
     with atomic_folder(folder, force=force) as temporary:
-        notes = exporter.write(source, temporary)
+        notes = (*exporter.write(source, temporary), *rounding_notes(target, exporter.rounding, effect))
         files = tuple(_described(path, temporary) for path in sorted(temporary.rglob("*")) if path.is_file())
-        result = Export(target, folder, files, tuple(notes), exporter.rounding)
+        result = Export(target, folder, files, notes, exporter.rounding, effect)
         written = {**result.to_dict(), "options": asdict(exporter), "model": name}
         del written["folder"]
         (temporary / MANIFEST).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
@@ -152,7 +156,7 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
     import numpy as np
 
     from ..export import Facts, Source, read_network
-    from ..passes import remove_qdq
+    from ..passes import insert_qdq, remove_qdq
     from ..verify import FixedPoint, Oracle, certify
     from ..verify.intervals import Intervals
 
@@ -174,82 +178,58 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
         found = oracle.run(feeds, keep=computed)
         return {key: value.integers for key, value in found.items() if isinstance(value, FixedPoint)}
 
+    def run(other: onnx_ir.Model, feeds: Feeds, names: Collection[str]) -> dict[str, Any]:
+        found = Oracle(other).run(feeds, keep=names)
+        return {key: value.real() if isinstance(value, FixedPoint) else value for key, value in found.items()}
+
     def saved_model(folder: Path) -> None:
         from ..frontend_tf.quiet import quiet
 
         with quiet():
             from ..backend_tf.saved_model import write_saved_model
 
-            write_saved_model(*remove_qdq(model), folder)
+            write_saved_model(*remove_qdq(model), _tables(network), folder)
 
-    def tflite(folder: Path) -> tuple[str, ...]:
+    def tflite(file: Path, weights: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         from ..frontend_tf.quiet import quiet
 
         with quiet():
             from ..backend_tf.tflite import write_tflite
 
-            notes: tuple[str, ...] = write_tflite(*remove_qdq(model), folder)
-            return notes
+            floats = {part.node for part in network.float_parts}
+            found: tuple[Mapping[str, Any], ...] = write_tflite(*remove_qdq(model), _tables(network), weights, floats, file)
+            return found
 
-    examples = None if feeder is None else lambda: feeder.feeds(4)
-    return Source(name, model, graph, network, integers, examples, saved_model, tflite)
-
-
-def check_folder(folder: Path, *, force: bool) -> None:
-    """Refuses a folder that is in the way, before any work is done.
-
-    Raises:
-        UsageError: it exists and `force` is not given; or it holds something that `export` did not write; or it cannot be written.
-    """
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UsageError(f"{folder}: exists and is no folder; the name of a folder to write is expected")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not force:
-            raise UsageError(f"{folder}: exists; give another name, or --force to replace it")
-        if not _is_ours(folder):
-            raise UsageError(f"{folder}: holds no {MANIFEST} of an export, so it is not replaced; give another name")
-    if not folder.absolute().parent.is_dir():
-        raise UsageError(f"{folder}: its folder {folder.absolute().parent} does not exist")
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder.absolute().parent, prefix=f".{folder.name}.", suffix=".part"):
-            pass
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {error.strerror}") from None
+    examples = None if feeder is None else lambda: feeder.feeds(feeder.rows(4))
+    count = None if feeder is None else len(feeder)
+    return Source(
+        name,
+        model,
+        graph,
+        network,
+        integers,
+        examples,
+        lambda: remove_qdq(model),
+        insert_qdq,
+        run,
+        saved_model,
+        tflite,
+        count,
+    )
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether an export wrote the folder, and nothing was put beside its files since."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        listed = {entry["path"] for entry in manifest["files"]} | {MANIFEST}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} <= listed
+def _tables(network: IntegerNetwork) -> dict[str, Any]:
+    """The functions of a network as `backend_tf` takes them, by the name of the value that they compute (L12)."""
+    from ..backend_tf.fixed import Table
 
-
-@contextmanager
-def atomic_folder(folder: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name when the block ends well and vanishes when it does not.
-
-    Raises:
-        UsageError: as `check_folder`.
-    """
-    check_folder(folder, force=force)
-    try:
-        temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}.", suffix=".part"))
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        try:
-            yield temporary
-            check_folder(folder, force=force)  # somebody may have written there meanwhile
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {error.strerror or error}") from None
+    found = {}
+    for step in network.steps:
+        for operation in step.operations:
+            if operation.op == "Table":
+                read, entries = network.tensors[operation.inputs[0]], operation.attributes["entries"]
+                value = network.tensors[step.output].value
+                found[value] = Table(read.value, read.exponent, operation.attributes["first"], entries, operation.exponent)
+    return found
 
 
 def _described(path: Path, folder: Path) -> ExportedFile:

@@ -24,12 +24,12 @@ from ..report import (
     printable,
     summary_lines,
     table,
-    tie_table,
     training_lines,
     training_table,
     tuned_table,
     unmatched_table,
 )
+from .show_rounding import rounding_parts
 
 if TYPE_CHECKING:
     from ..datasets import AccuracyResult
@@ -216,11 +216,7 @@ def _rankings(result: CheckResult) -> Iterator[RenderableType]:
         yield own_noise_table(result.sqnr)
     if result.unmatched:
         yield unmatched_table(result.unmatched)
-    rounded, ties = sum(result.requantized.values()), sum(result.ties.values())
-    if ties:
-        yield tie_table(result.tie_counts)
-    if rounded:
-        yield f"roundings exactly on a tie: {ties:,} of {rounded:,} ({ties / rounded:.1%})"
+    yield from rounding_parts(result)
 
 
 def show_missing_certificates(result: CheckResult) -> None:

@@ -9,6 +9,7 @@ from .oracle import Oracle
 from .oracle_ops import OPS, ROUNDINGS, quantize_with, rounding_ops
 from .plan import Island
 from .result import CheckResult
+from .rounding import RULES, RoundingEffect, RoundingMeter, measure_rounding
 from .runtime import Session, fused_operators, run_optimized, run_tapped
 from .sqnr import NoiseMeter, TensorNoise, Unmatched
 from .ties import TensorTies
@@ -17,6 +18,7 @@ from .truncate import bisect_optimized
 __all__ = [
     "OPS",
     "ROUNDINGS",
+    "RULES",
     "CheckResult",
     "Difference",
     "FixedPoint",
@@ -25,6 +27,8 @@ __all__ = [
     "LayerCertificate",
     "NoiseMeter",
     "Oracle",
+    "RoundingEffect",
+    "RoundingMeter",
     "Runner",
     "Session",
     "TensorNoise",
@@ -37,6 +41,7 @@ __all__ = [
     "compare",
     "compare_floats",
     "fused_operators",
+    "measure_rounding",
     "observed_bounds",
     "quantize_with",
     "rounding_ops",

@@ -40,7 +40,7 @@ class Comparison:
         points: where a comparison starts afresh.
         keep: values to compare, in topological order.
         constants: integer constants of the oracle's model by name.
-        listen: called with each slice and what the oracle computed of it.
+        listeners: each is called with every slice and what the oracle computed of it.
 
     Attributes:
         images: images compared.
@@ -58,7 +58,7 @@ class Comparison:
         points: Resynchronisation,
         keep: Sequence[str],
         constants: Mapping[str, npt.NDArray[Any]],
-        listen: Listener | None = None,
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.images = 0
         self.integers: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class Comparison:
         self.ties = TieCounter()
         self.differing_part: Feeds | None = None
         self._model, self._oracle, self._points, self._constants = model, oracle, points, constants
-        self._listen = listen
+        self._listeners = tuple(listeners)
         self._keep = list(dict.fromkeys([*constants, *keep]))
         self._differences: dict[tuple[str, str], Difference] = {}
         self._promised: dict[tuple[str, str], bool] = {}
@@ -87,8 +87,8 @@ class Comparison:
             return
         ties = TieCounter()
         plain = self._oracle.run(feeds, keep=self._keep, observe=ties)
-        if self._listen is not None:
-            self._listen(feeds, plain)
+        for listen in self._listeners:
+            listen(feeds, plain)
         known = all(name in plain for name in self._points.points)
         fed = {name: plain[name] for name in self._points.points if name in plain}
         at_points = {name: value.integers for name, value in fed.items() if isinstance(value, FixedPoint)}

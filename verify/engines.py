@@ -11,7 +11,7 @@ from ..ir import UsageError, name_of
 from .batches import Feeds, slices
 from .certificate import LayerCertificate, certify
 from .compare import integer_constants
-from .comparison import CUT, Comparison, Runner
+from .comparison import CUT, Comparison, Listener, Runner
 from .oracle import Oracle
 from .oracle_ops import OPS, Op
 from .plan import Plan, influenced, make_plan
@@ -35,6 +35,7 @@ def check_engines(
     ops: Mapping[str, Op] = OPS,
     float_model: onnx_ir.Model | None = None,
     exhaust: Exhaust | None = None,
+    listen: Listener | None = None,
 ) -> CheckResult:
     """Runs engines on the same images and compares every integer tensor with the oracle's by `==`.
 
@@ -53,6 +54,7 @@ def check_engines(
         float_model: the lowered float model, to measure the noise of every tensor against; it is run once for each slice.
         exhaust: given the certificates of undecided tables, tells by their outputs of which all entries were run, in which
             engines, and gave the oracle's integers: those are promised here (L12).
+        listen: told of each slice and what the oracle computed of it: all integer tensors and outputs.
 
     Returns:
         The result; `ok` tells whether the promise holds.
@@ -73,7 +75,8 @@ def check_engines(
     chosen, operators = _runners(model, points, ends, engines, dict(runners or {}), own)
     keep = [*oracle.plan.integers, *(name_of(value) for value in model.graph.outputs), *ends]
     meter = None if float_model is None else NoiseMeter(reference, float_model)
-    comparison = Comparison(model, oracle, points, keep, integer_constants(reference), meter)
+    listeners = tuple(listener for listener in (meter, listen) if listener is not None)
+    comparison = Comparison(model, oracle, points, keep, integer_constants(reference), listeners)
     for engine in chosen:
         copy = own.get(engine, model)
         if copy is not reference and engine not in (runners or {}) and engine != CUT:

@@ -10,6 +10,7 @@ from ..ir import COMPUTE
 from .certificate import LayerCertificate
 from .compare import Difference, FloatComparison
 from .plan import Island
+from .rounding import RoundingEffect
 from .sqnr import TensorNoise, Unmatched
 from .ties import TensorTies
 
@@ -44,6 +45,7 @@ class CheckResult:
         layers_not_compared: certified or exhausted layers whose integers were compared, with a promise, in no engine.
         sqnr: signal and noise of every quantized tensor and output, where a float model was given.
         unmatched: tensors that the float model has no counterpart of.
+        rounding: what a target's rounding changes, where one was simulated.
     """
 
     engines: tuple[str, ...]
@@ -64,6 +66,7 @@ class CheckResult:
     layers_not_compared: tuple[str, ...]
     sqnr: tuple[TensorNoise, ...] = ()
     unmatched: tuple[Unmatched, ...] = ()
+    rounding: RoundingEffect | None = None
 
     @property
     def certified(self) -> bool:
@@ -115,6 +118,7 @@ class CheckResult:
         plain["ties"] = [{**asdict(item), "share": item.share} for item in self.tie_counts]
         del plain["requantized"]
         plain["sqnr"] = [{**asdict(item), "sqnr_db": item.sqnr_db, "own_db": item.own_db} for item in self.sqnr]
+        plain["rounding"] = None if self.rounding is None else self.rounding.to_dict()
         found = _plain({"schema": SCHEMA, **verdicts, **plain})
         assert isinstance(found, dict)
         return found

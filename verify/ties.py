@@ -50,8 +50,8 @@ class TensorTies:
         return self.ties / self.requantized if self.requantized else 0.0
 
 
-def _kept(node: onnx_ir.Node, grid: Grid) -> tuple[int, int]:
-    """The grid's bounds, cut by a Clip with constant bounds that alone reads the integers (L2)."""
+def kept_bounds(node: onnx_ir.Node, grid: Grid) -> tuple[int, int]:
+    """Bounds of the integers that are kept behind a QuantizeLinear: the grid's, cut by a Clip that alone reads them (L2)."""
     low, high = grid.bounds
     clip = only_consumer(node.outputs[0])
     if clip is None or clip.op_type != "Clip":
@@ -79,5 +79,5 @@ class TieCounter:
             grid = grid_of(node)
             if grid.exponent > x.exponent:  # a carry pair copies, a finer grid shifts left
                 name = name_of(node.outputs[0])
-                self.ties[name] += count_ties(x, grid, _kept(node, grid))
+                self.ties[name] += count_ties(x, grid, kept_bounds(node, grid))
                 self.requantized[name] += x.integers.size

@@ -2,8 +2,8 @@
 
     python reader_fuzz.py WHOLE_FILE SEED FIRST COUNT WORD...
 
-The words are a command line in which `{bad}` is the damaged file and `{out}` a file that does not exist. For each of the cases
-FIRST .. FIRST + COUNT - 1 a line is printed before it is begun and a line of JSON when it is done.
+The words are a command line in which `{bad}` is the damaged file and `{out}` a file or folder that does not exist. For each of
+the cases FIRST .. FIRST + COUNT - 1 a line is printed before it is begun and a line of JSON when it is done.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import io
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,8 @@ def _main(whole: Path, seed: int, first: int, count: int, command: list[str]) ->
         for case in range(first, first + count):
             sys.stdout.write(f"begin {case}\n")
             sys.stdout.flush()
+            if out.is_dir():
+                shutil.rmtree(out)
             out.unlink(missing_ok=True)
             message = _parsed(data, whole.suffix) if case % 2 else None
             bad.write_bytes(damage(data, seed, case) if message is None else damage_fields(message, seed, case))

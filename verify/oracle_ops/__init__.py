@@ -16,7 +16,8 @@ from .elementwise import ELEMENTWISE
 from .movement import MOVEMENT, PAD_MODES, repeats_whole
 from .operands import Op, Operand
 from .pooling import POOLING
-from .quantization import QUANTIZATION, ROUNDINGS, Requantize, quantize_with
+from .quantization import POOL_ROUNDINGS, QUANTIZATION, ROUNDINGS, quantize_with
+from .roundings import Requantize
 
 OPS: dict[str, Op] = {**QUANTIZATION, **CONV, **CONV_TRANSPOSE, **DENSE, **ELEMENTWISE, **POOLING, **MOVEMENT}
 """Every operator that is computed in integers, by ONNX name."""
@@ -27,7 +28,7 @@ MOVING = frozenset({**MOVEMENT, **POOLING})
 
 def rounding_ops(rounding: str) -> dict[str, Op]:
     """The operators with one of `ROUNDINGS`, to simulate a target (H1)."""
-    return {**OPS, "QuantizeLinear": quantize_with(ROUNDINGS[rounding])}
+    return {**OPS, "QuantizeLinear": quantize_with(ROUNDINGS[rounding], POOL_ROUNDINGS.get(rounding))}
 
 
 def objection(node: onnx_ir.Node) -> str | None:

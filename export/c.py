@@ -1,0 +1,116 @@
+"""Target `c`: one self-contained C99 file with integer arrays and plain loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import onnx_ir
+
+from ..ir import UnsupportedError, constant, name_of
+from .base import Source
+from .c_interface import Interface, header
+from .c_kernels import make_program
+from .c_memory import Memory, plan_memory
+from .c_selftest import write_selftest
+from .c_source import write_source
+from .c_values import read_values
+from .network import IntegerNetwork
+
+
+@dataclass(frozen=True)
+class CExporter:
+    """Integer arrays and a reference implementation with shifts, for firmware and for synthesis of hardware from C."""
+
+    name: ClassVar[str] = "c"
+    summary: ClassVar[str] = "one C99 file and its header: integer arrays and plain loops; no float, no allocation"
+    reader: ClassVar[str] = "any C99 compiler; HLS"
+    rounding: ClassVar[str] = "half_even"
+    needs_data: ClassVar[bool] = False
+
+    def check(self, source: Source) -> None:
+        """As `Exporter.check`."""
+        source.network.refuse_inner_floats("c")
+        refuse_unrounded(source)
+        translate(source.name, source.network)
+
+    def write(self, source: Source, folder: Path) -> tuple[str, ...]:
+        """As `Exporter.write`."""
+        made = translate(source.name, source.network)
+        name = made.interface.name
+        (folder / f"{name}.c").write_text(made.code, encoding="ascii")
+        (folder / f"{name}.h").write_text(made.header, encoding="ascii")
+        notes = [
+            f"{name}_run takes one example: {', '.join(argument.name for argument in made.interface.arguments)}",
+            f"{made.memory.bytes} bytes of static memory between layers ({made.memory.bytes_without_reuse} without reuse): "
+            "only one call may run at a time",
+            f"{made.constant_bytes} bytes of constants",
+        ]
+        tails = ", ".join(f"{part.node} ({part.op})" for part in source.network.float_parts)
+        if tails:
+            notes.append(f"left to the host, in floating point: {tails}; outputs are the integers in front of it")
+        if name != source.name:
+            notes.append(f"files and functions are called {name}: {source.name!r} is no name in C")
+        tested = write_selftest(made.interface, source)
+        if tested is not None:
+            (folder / f"{name}_test.c").write_text(tested[0], encoding="ascii")
+            notes.append(f"{name}_test.c compares {tested[1]} examples: cc -std=c99 {name}.c {name}_test.c && ./a.out")
+        return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A network in C.
+
+    Attributes:
+        interface: its arguments and names.
+        memory: of arrays between layers.
+        constant_bytes: of weights, biases and the like, without tables.
+        code: the C file.
+        header: its header.
+    """
+
+    interface: Interface
+    memory: Memory
+    constant_bytes: int
+    code: str
+    header: str
+
+
+def translate(name: str, network: IntegerNetwork) -> Translation:
+    """Everything that is written, in memory.
+
+    Raises:
+        UnsupportedError: naming the layer that has no form in C.
+    """
+    program = make_program(read_values(network), network.ends)
+    memory = plan_memory(program)
+    interface, code = write_source(name, network, program, memory)
+    constants = [program.values[value] for value in {read for kernel in program.kernels for read in kernel.reads}]
+    size = sum(value.bytes for value in constants if value.tensor is not None and value.tensor.kind == "constant")
+    return Translation(interface, memory, size, code, header(interface, memory.bytes, network.contract))
+
+
+def refuse_unrounded(source: Source) -> None:
+    """Refuses a network that hands on what is computed in integers but not rounded to any: it has no integer tensor to give.
+
+    Raises:
+        UnsupportedError: naming the node that computes it.
+    """
+    graph = source.model.graph
+    floats = {part.node for part in source.network.float_parts}
+    handed = [value for node in graph if _label(node) in floats for value in node.inputs] + list(graph.outputs)
+    for value in handed:
+        node = None if value is None or constant(value) is not None else value.producer()
+        if node is not None and node.op_type != "DequantizeLinear" and _label(node) not in floats:
+            raise UnsupportedError(
+                f"target c: layer {_label(node)!r}: {node.op_type} is handed on without being rounded to integers; "
+                "a quantized output, or a tail that reads quantized tensors, is accepted"
+            )
+    if not source.network.ends:
+        raise UnsupportedError("target c: nothing is computed in integers; a network with at least one integer output is accepted")
+
+
+def _label(node: onnx_ir.Node) -> str:
+    return node.name or name_of(node.outputs[0])
