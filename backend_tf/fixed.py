@@ -1,4 +1,4 @@
-"""The regenerated network with its quantizers fixed: a trace whose weights lie on their grids already and whose scales are constants."""
+"""The regenerated network with its quantizers fixed: weights lie on their grids already, and scales are constants."""
 
 from __future__ import annotations
 

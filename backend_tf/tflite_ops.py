@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import tensorflow as tf
 
+from ..ir import UnsupportedError
 from .layout import NHWC, Laid
 from .ops import Op, movement
 from .ops.padding import padded
@@ -46,7 +47,7 @@ def conv_transpose(trace: Trace, step: Step) -> Laid:
     strides, dilations = list(step.get("strides", (1, 1))), list(step.get("dilations", (1, 1)))
     pads, beyond = step.get("pads", (0, 0, 0, 0)), step.get("output_padding", (0, 0))
     if step.get("group", 1) != 1 or max(dilations) > 1:
-        raise step.refuse("TFLite's TRANSPOSE_CONV has neither groups nor dilations", [step.get("group", 1), dilations])
+        raise _refusal(step, "has neither groups nor dilations", f"group {step.get('group', 1)}, dilations {dilations}")
     sizes, modes = [], []
     for axis in range(2):
         length, kernel, stride = x.shape[1 + axis], weight.shape[2 + axis], strides[axis]
@@ -58,13 +59,17 @@ def conv_transpose(trace: Trace, step: Step) -> Laid:
         modes.append({name for name, fits in (("SAME", same), ("VALID", valid)) if fits})
     common = sorted(modes[0] & modes[1])
     if not common:
-        raise step.refuse("TFLite's TRANSPOSE_CONV pads as SAME or VALID do", f"pads {list(pads)}, strides {strides}")
+        raise _refusal(step, "cuts as SAME or VALID do", f"pads {list(pads)}, output_padding {list(beyond)}, strides {strides}")
     kernel = cast("FakeQuantTrace", trace).kernel(step.input(1), "conv")
     shape = [x.shape[0], *sizes, weight.shape[1]]
     y = tf.raw_ops.Conv2DBackpropInput(
         input_sizes=shape, filter=kernel, out_backprop=x, strides=[1, *strides, 1], padding=common[0]
     )
     return Laid(_biased(trace, step, y), NHWC)
+
+
+def _refusal(step: Step, what: str, received: str) -> UnsupportedError:
+    return UnsupportedError(f"target tflite: layer {step.name!r}: TFLite's TRANSPOSE_CONV {what}. Received: {received}")
 
 
 def clip(trace: Trace, step: Step) -> Laid:

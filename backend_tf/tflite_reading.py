@@ -29,7 +29,7 @@ def operators_of(data: bytes) -> tuple[Mapping[str, Any], ...]:
         (its numbers, by name). A tensor has `name`, `type`, `scales` (float64 array, empty without), `zero_point` and `constant`
         (an array, or None).
     """
-    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))  # type: ignore[no-untyped-call]
+    model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
     found = []
     for graph in model.subgraphs:
         tensors = [_tensor(model, tensor) for tensor in graph.tensors]
@@ -49,8 +49,8 @@ def operators_of(data: bytes) -> tuple[Mapping[str, Any], ...]:
 
 def _tensor(model: Any, tensor: Any) -> dict[str, Any]:
     quantization = tensor.quantization
-    scales = () if quantization is None or quantization.scale is None else quantization.scale
-    points = () if quantization is None or quantization.zeroPoint is None else quantization.zeroPoint
+    scales: Any = () if quantization is None or quantization.scale is None else quantization.scale
+    points: Any = () if quantization is None or quantization.zeroPoint is None else quantization.zeroPoint
     return {
         "name": tensor.name.decode(),
         "type": _TYPES[tensor.type],
@@ -63,4 +63,4 @@ def _tensor(model: Any, tensor: Any) -> dict[str, Any]:
 def _constant(data: Any, tensor: Any) -> npt.NDArray[Any] | None:
     if data is None or not len(data) or tensor.type not in _NUMPY:
         return None
-    return np.frombuffer(bytes(data), _NUMPY[tensor.type]).reshape(tuple(tensor.shape))
+    return np.frombuffer(bytes(data), _NUMPY[tensor.type]).reshape([int(length) for length in tensor.shape])

@@ -39,8 +39,8 @@ class Source:
         quantized: such a graph and its decided quantizers -> their Q/DQ model; refuses what `insert_qdq` refuses.
         run: a Q/DQ model, feeds, names of its integer tensors or outputs -> their real numbers, float64, computed by the oracle.
         write_saved_model: writes the regenerated TensorFlow graph with fixed quantizers as a SavedModel into a folder.
-        write_tflite: file to write, {name of a weight's value: (its integers, their scale)} -> the operators of the TFLite file that
-            was written; see `backend_tf/tflite.py`.
+        write_tflite: file to write, {name of a weight's value: (its integers, their scale)} -> the operators of the TFLite file;
+            see `backend_tf/tflite.py`.
     """
 
     name: str

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import onnx_ir
-
-from ..ir import UnsupportedError, constant, name_of
 from .base import Source
 from .c_interface import Interface, header
 from .c_kernels import make_program
@@ -31,8 +28,7 @@ class CExporter:
 
     def check(self, source: Source) -> None:
         """As `Exporter.check`."""
-        source.network.refuse_inner_floats("c")
-        refuse_unrounded(source)
+        source.network.require_integers("c")
         translate(source.name, source.network)
 
     def write(self, source: Source, folder: Path) -> tuple[str, ...]:
@@ -90,27 +86,3 @@ def translate(name: str, network: IntegerNetwork) -> Translation:
     constants = [program.values[value] for value in {read for kernel in program.kernels for read in kernel.reads}]
     size = sum(value.bytes for value in constants if value.tensor is not None and value.tensor.kind == "constant")
     return Translation(interface, memory, size, code, header(interface, memory.bytes, network.contract))
-
-
-def refuse_unrounded(source: Source) -> None:
-    """Refuses a network that hands on what is computed in integers but not rounded to any: it has no integer tensor to give.
-
-    Raises:
-        UnsupportedError: naming the node that computes it.
-    """
-    graph = source.model.graph
-    floats = {part.node for part in source.network.float_parts}
-    handed = [value for node in graph if _label(node) in floats for value in node.inputs] + list(graph.outputs)
-    for value in handed:
-        node = None if value is None or constant(value) is not None else value.producer()
-        if node is not None and node.op_type != "DequantizeLinear" and _label(node) not in floats:
-            raise UnsupportedError(
-                f"target c: layer {_label(node)!r}: {node.op_type} is handed on without being rounded to integers; "
-                "a quantized output, or a tail that reads quantized tensors, is accepted"
-            )
-    if not source.network.ends:
-        raise UnsupportedError("target c: nothing is computed in integers; a network with at least one integer output is accepted")
-
-
-def _label(node: onnx_ir.Node) -> str:
-    return node.name or name_of(node.outputs[0])

@@ -46,7 +46,7 @@ def check_network(network: IntegerNetwork) -> None:
             "quantize with --layer-bits 32",
             "contract layer16",
         )
-    network.refuse_inner_floats("finn")
+    network.require_integers("finn")
     for step in network.steps:
         for operation in step.operations:
             if operation.op not in _LIMITS:

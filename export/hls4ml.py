@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..ir import UnsupportedError
 from ..kernels import fixed_point
 from .base import Source
 from .hls4ml_graph import NetworkWriter
@@ -38,12 +39,13 @@ class Hls4mlExporter:
     def check(self, source: Source) -> None:
         """As `Exporter.check`."""
         check_network(source.network)
+        _written(source.network)
 
     def write(self, source: Source, folder: Path) -> tuple[str, ...]:
         """As `Exporter.write`."""
         network, ends = source.network, outputs_of(source.network)
-        writer = NetworkWriter(network, ends.values())
-        model = writer.file.model([(writer.output(tensor), name) for tensor, name in ends.items()])
+        writer, values = _written(network)
+        model = writer.file.model(list(zip(values, ends.values(), strict=True)))
         (folder / f"{source.name}.onnx").write_bytes(model.SerializeToString())
         inputs = dict(zip(writer.types.inputs, (port.name for port in network.inputs), strict=True))
         settings: dict[str, Any] = {
@@ -55,7 +57,7 @@ class Hls4mlExporter:
                 {"name": name, "exponent": network.tensors[tensor].exponent, "shape": list(network.tensors[tensor].shape[1:])}
                 for tensor, name in ends.items()
             ],
-            "accumulators": writer.types.accumulators,
+            "precisions": writer.types.layers,
             "latency_only": writer.types.latency_only,
             "parallel_only": writer.types.parallel_only,
         }
@@ -76,6 +78,30 @@ def outputs_of(network: IntegerNetwork) -> dict[str, str]:
     """Integer tensor -> name of the output of the file: the network's own, or where a float tail was cut off, the tensor's."""
     named = {port.tensor: port.name for port in network.outputs if port.tensor is not None}
     return {tensor: named.get(tensor, network.tensors[tensor].value) for tensor in network.ends}
+
+
+def _written(network: IntegerNetwork) -> tuple[NetworkWriter, list[str]]:
+    """The network in a file, and the values that are its outputs.
+
+    Raises:
+        UnsupportedError: two outputs, or an input and an output, are the same numbers in another shape; hls4ml would give both
+            one name.
+    """
+    ends = outputs_of(network)
+    writer = NetworkWriter(network, ends.values())
+    values = [writer.output(tensor) for tensor in ends]
+    seen: dict[str, str] = {}
+    for name, origin in [
+        *((port.name, writer.file.origin(writer.held[port.tensor].name)) for port in network.inputs if port.tensor is not None),
+        *((port.name, port.tensor) for port in network.outputs if port.tensor is not None),
+        *((name, writer.file.origin(value)) for name, value in zip(ends.values(), values, strict=True)),
+    ]:
+        if origin in seen and name != seen[origin]:
+            raise UnsupportedError(
+                f"target hls4ml: output {name!r}: must be numbers of its own. Received: those of {seen[origin]!r}, perhaps reshaped"
+            )
+        seen[origin] = name
+    return writer, values
 
 
 def golden(source: Source, ends: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:

@@ -64,8 +64,8 @@ def convert(config: dict[str, Any], arguments: argparse.Namespace) -> Any:
     settings["Model"]["Strategy"] = arguments.strategy
     for given in config["inputs"]:
         settings["LayerName"][given["layer"]]["Precision"] = {"result": given["type"]}
-    for layer, accumulator in config["accumulators"].items():
-        settings["LayerName"][layer].setdefault("Precision", {})["accum"] = accumulator
+    for layer, types in config["precisions"].items():
+        settings["LayerName"][layer].setdefault("Precision", {}).update(types)
     for layer in config["latency_only"]:
         settings["LayerName"][layer]["Strategy"] = "Latency"
     return hls4ml.converters.convert_from_onnx_model(

@@ -87,6 +87,13 @@ class GraphFile:
         """Name of the node that computes a value."""
         return next(node.name for node in self._nodes if value in node.output)
 
+    def origin(self, value: str) -> str:
+        """What a value is without the Reshapes it came through, and without the rounding of an input: the same wires."""
+        for node in reversed(self._nodes):
+            if value in node.output and (node.op_type == "Reshape" or (node.op_type == "Quant" and node.input[0] in self._inputs)):
+                value = node.input[0]
+        return value
+
     def quant(self, layer: str, value: str, shape: Shape, *, bits: int, signed: bool, exponent: int) -> str:
         """Rounds and saturates to `bits` bits on the grid `2^exponent`, ties to even (Q1, Q2)."""
         parameters = {"scale": float(fixed_point.dequantize(np.ones(()), exponent)), "zeropt": 0.0, "bitwidth": float(bits)}

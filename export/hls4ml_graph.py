@@ -16,8 +16,8 @@ from ..ir import integer_bounds
 from .hls4ml_file import GraphFile
 from .hls4ml_layout import Held, brought, plain
 from .hls4ml_operations import OperationWriter, Types, batch_one, fixed_type
-from .hls4ml_steps import clipped_bounds, split_rectifiers
-from .network import SUMS, IntegerNetwork, Operation, Step, Tensor
+from .hls4ml_steps import FENCED, clipped_bounds, split_rectifiers
+from .network import IntegerNetwork, Operation, Step, Tensor
 from .qonnx_quant import quant_bits
 
 
@@ -63,7 +63,7 @@ class NetworkWriter:
         values = dict(self.held)
         for operation in operations:
             written = self.operations.write(operation, values)
-            inner = operation.op in SUMS and operation is not operations[-1]
+            inner = operation.op in FENCED and operation is not operations[-1]
             values[operation.output] = self._fenced(operation, written) if inner else written
         tensor = self.network.tensors[step.output]
         last = operations[-1].output if operations else step.operations[0].inputs[0] if step.operations else step.result
@@ -76,7 +76,7 @@ class NetworkWriter:
             )
 
     def _fenced(self, operation: Operation, held: Held) -> Held:
-        """A sum that is not rounded, in a type that holds it: hls4ml would multiply the factor behind it into the weights."""
+        """What is not rounded, in a type that holds it: hls4ml would join it with what follows, in types that do not."""
         bits = operation.accumulator_bits
         assert bits is not None, operation.node
         layer = f"{operation.node}_sum"

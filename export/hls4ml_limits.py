@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Final
 
 from ..ir import UnsupportedError
-from .hls4ml_steps import spatial_pads, split_rectifiers
-from .network import SUMS, IntegerNetwork, Operation, Step
+from .hls4ml_steps import FENCED, spatial_pads, split_rectifiers
+from .network import IntegerNetwork, Operation, Step
 from .qonnx_quant import check_constants
 
 TARGET: Final = "hls4ml"
+
+LARGEST_EXPONENT: Final = 31
+"""Of a scale: the types that hls4ml ships read beyond the bits of an `int` where that is converted to a coarser grid."""
 
 Limit = Callable[[Operation, IntegerNetwork], str | None]
 
@@ -119,13 +122,17 @@ def check_network(network: IntegerNetwork) -> None:
     Raises:
         UnsupportedError: naming the layer, the limit and the value.
     """
-    network.refuse_inner_floats(TARGET)
-    if not network.ends:
-        raise UnsupportedError(f"target {TARGET}: nothing in the network is computed in integers")
+    network.require_integers(TARGET)
     for port in network.inputs:
         if port.tensor is None or not 2 <= len(port.shape) <= 4:
             raise UnsupportedError(
                 f"target {TARGET}: input {port.name!r}: must be quantized, of 2 to 4 axes, batch included. Received: {port.shape}"
+            )
+    for tensor in network.tensors.values():
+        if tensor.exponent > LARGEST_EXPONENT:
+            raise UnsupportedError(
+                f"target {TARGET}: {tensor.value!r}: a scale of at most 2^{LARGEST_EXPONENT}: the types of hls4ml fail to convert "
+                f"zeros beyond. Received: 2^{tensor.exponent}"
             )
     for step in network.steps:
         _check_step(step, network)
@@ -142,16 +149,10 @@ def _check_step(step: Step, network: IntegerNetwork) -> None:
             why = f"the batch must stay in front. Received: {operation.shape}"
         if why is None and operation.op in _ON_COMPUTED and _is_constant(operation.inputs[0], network):
             why = "no constant operand"
-        if why is None and operation.op in SUMS and operation is not operations[-1] and operation.bound is None:
-            why = "a bound of the sum, which is not rounded; none is known"
+        if why is None and operation.op in FENCED and operation is not operations[-1] and operation.bound is None:
+            why = "a bound of what is not rounded; none is known"
         if why is not None:
             raise UnsupportedError(f"target {TARGET}: layer {step.name!r}: {operation.op} {operation.node!r}: {why}")
-
-
-_MOVING: Final = frozenset(
-    {"Flatten", "Identity", "MaxPool", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Conv", "Gemm", "MatMul"}
-)
-"""Operators whose first operand is a tensor that is computed."""
 
 
 def _is_constant(name: str, network: IntegerNetwork) -> bool:

@@ -27,13 +27,14 @@ class Types:
 
     Attributes:
         inputs: input of the file -> its type: that of the `Quant` behind it.
-        accumulators: layer -> the narrowest accumulator that holds every partial sum.
+        layers: layer -> `accum`, the narrowest type that holds every partial sum, and `bias`, where there is none: zeros of that
+            type, since conversions of hls4ml's default type fail far from 1.
         latency_only: layers that hls4ml cannot share multipliers in (`Resource`): depthwise ones.
         parallel_only: layer -> why hls4ml cannot stream it (`io_stream`).
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
-    accumulators: dict[str, str] = field(default_factory=dict)
+    layers: dict[str, dict[str, str]] = field(default_factory=dict)
     latency_only: list[str] = field(default_factory=list)
     parallel_only: dict[str, str] = field(default_factory=dict)
 
@@ -80,11 +81,11 @@ class OperationWriter:
         return None if tensor is None else tensor.integers
 
     def _accumulate(self, operation: Operation, value: str) -> None:
-        """The type of a layer's accumulator, where a bound is known."""
+        """Types inside a layer, where a bound of its sums is known."""
         if operation.accumulator_bits is not None:
-            self.types.accumulators[self.file.layer_of(value)] = fixed_type(
-                operation.accumulator_bits, operation.exponent, signed=True
-            )
+            accumulator = fixed_type(operation.accumulator_bits, operation.exponent, signed=True)
+            bias = {} if len(operation.inputs) > 2 else {"bias": accumulator}
+            self.types.layers[self.file.layer_of(value)] = {"accum": accumulator, **bias}
 
     def _conv(self, operation: Operation, values: Values) -> Held:
         shape, inputs = batch_one(operation.shape), operation.inputs
@@ -120,17 +121,21 @@ class OperationWriter:
         weights = weights if held.rows is None else weights[held.rows]
         name = self.file.node("MatMul", operation.node, [held.name, self._parameter(inputs[1], weights)], shape)
         self._accumulate(operation, name)
-        if len(inputs) > 2:
-            bias = self._integers(inputs[2])
-            assert bias is not None, operation.node
+        bias = self._integers(inputs[2]) if len(inputs) > 2 else None
+        if bias is not None and bias.any():
             full = np.broadcast_to(bias, shape)[0]
             name = self.file.node("Add", f"{operation.node}_bias", [name, self._parameter(inputs[2], full)], shape)
         return Held(name, shape, plain(len(shape)))
 
     def _binary(self, operation: Operation, values: Values) -> Held:
-        """Two tensors of one shape, or one and a constant, which is written out to the full shape: C++ does not broadcast."""
+        """Two tensors of one shape, or one and a constant, which is written out to the full shape: C++ does not broadcast.
+
+        The sum with zero and the product with one are left out: hls4ml removes them together with the rounding behind them.
+        """
         sides = [values.get(name) for name in operation.inputs]
         place = next(held for held in sides if held is not None)
+        if self._is_neutral(operation):
+            return place
         order = channels_last(len(place.shape)) if place.origin is None and len(place.shape) > 2 else place.order
         lead = place if place.origin is not None and None in sides else brought(self.file, operation.node, place, order)
         names = []
@@ -143,6 +148,14 @@ class OperationWriter:
                 names.append(self._spread(name, lead))
         written = self.file.node(operation.op, operation.node, names, lead.stored)
         return Held(written, lead.shape, lead.order, lead.origin)
+
+    def _is_neutral(self, operation: Operation) -> bool:
+        """Whether a constant second operand, or one of two that may be exchanged, changes nothing."""
+        unit = {"Add": 0, "Sub": 0, "Mul": 1}.get(operation.op)
+        names = operation.inputs[1:] if operation.op == "Sub" else operation.inputs
+        constants = [self.network.tensors[name] for name in names if self._integers(name) is not None]
+        numbers = [fixed_point.dequantize(item.integers, item.exponent) for item in constants if item.integers is not None]
+        return unit is not None and any(bool((array == unit).all()) for array in numbers)
 
     def _spread(self, name: str, held: Held) -> str:
         integers = self._integers(name)

@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fixed_point
-from .network import Operation, Step, Tensor
+from .network import SUMS, Operation, Step, Tensor
 
 Integers = npt.NDArray[np.int64]
 
 RECTIFIERS: Final = frozenset({"Relu", "Clip"})
+
+FENCED: Final = SUMS | {"Add", "Sub", "Mul"}
+"""Operations behind which another one may only follow in a type of its own."""
 
 
 def split_rectifiers(step: Step) -> tuple[tuple[Operation, ...], int | None, int | None]:

@@ -183,6 +183,7 @@ class IntegerNetwork:
         outputs: of the network, in the model's order.
         ends: integer tensors that leave the integer part: behind outputs, and those that float parts read.
         float_parts: what is computed in floating point.
+        unrounded: operations whose results an output or a float part reads, with no rounding in between.
     """
 
     contract: Contract
@@ -192,21 +193,32 @@ class IntegerNetwork:
     outputs: tuple[Port, ...]
     ends: tuple[str, ...]
     float_parts: tuple[FloatPart, ...]
+    unrounded: tuple[Operation, ...] = ()
 
     @property
     def constants(self) -> tuple[Tensor, ...]:
         """Weights, biases, reciprocals, slopes."""
         return tuple(tensor for tensor in self.tensors.values() if tensor.kind == "constant")
 
-    def refuse_inner_floats(self, target: str) -> None:
-        """Refuses a network with a float part in the middle: a tail (Softmax) can be left to the host.
+    def require_integers(self, target: str) -> None:
+        """Refuses what is not integers from the inputs to the last layer: only a float tail (Softmax) can be left to the host.
 
         Raises:
-            UnsupportedError: naming the first such part.
+            UnsupportedError: naming the first node that is in the way.
         """
         for part in self.float_parts:
             if not part.is_tail:
                 raise UnsupportedError(
-                    f"target {target}: node {part.node!r} ({part.op}) is computed in floating point ({part.reason}), and what "
-                    "follows is quantized again; the target takes integers from the input to the last layer"
+                    f"target {target}: node {part.node!r} is computed in floating point ({part.reason}), and what follows is "
+                    f"quantized again; integers from the input to the last layer are expected. Received: {part.op}"
                 )
+        for operation in self.unrounded:
+            raise UnsupportedError(
+                f"target {target}: layer {operation.node!r} is handed on without being rounded; a quantized output, or a tail that "
+                f"reads quantized tensors, is expected. Received: {operation.op}"
+            )
+        if not self.ends:
+            raise UnsupportedError(
+                f"target {target}: nothing is computed in integers; a network with a quantized output is expected. "
+                f"Received: {len(self.float_parts)} nodes in floating point"
+            )

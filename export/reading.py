@@ -84,7 +84,12 @@ class _Reader:
         ends = [name for name in [*read, *(port.tensor for port in outputs)] if name is not None]
         computed = [name for name in dict.fromkeys(ends) if self.tensors[name].kind != "constant"]
         parts = tuple(self._float_part(node) for node in self.floats)
-        return IntegerNetwork(graph.contract, self.tensors, tuple(self.steps), ports, outputs, tuple(computed), parts)
+        handed_on = [*self.graph.outputs, *(value for node in self.floats for value in node.inputs)]
+        terms = [term for value in handed_on if (term := self._term(value)) is not None]
+        wide = {term.name: self.made[term.name] for term in terms if term.name in self.made}
+        return IntegerNetwork(
+            graph.contract, self.tensors, tuple(self.steps), ports, outputs, tuple(computed), parts, tuple(wide.values())
+        )
 
     def _node(self, node: onnx_ir.Node) -> None:
         if node.op_type == "DequantizeLinear":

@@ -42,7 +42,7 @@ class TfliteExporter:
                 "target tflite: integer kernels add a 32-bit bias to the sum and round once, which is the contract layer32 (L11); "
                 f"quantize with --layer-bits 32. Received: {network.contract}"
             )
-        network.refuse_inner_floats(self.name)
+        network.require_integers(self.name)
         for step in network.steps:
             _check_widths(step, network)
             _check_operations(step)
@@ -78,7 +78,7 @@ def _check_operations(step: Step) -> None:
             )
         if operation.bound is not None and operation.bound > _ACCUMULATOR:
             raise UnsupportedError(
-                f"target tflite: layer {operation.node!r}: a partial sum can reach {operation.bound}, and the accumulator has 32 bits. "
+                f"target tflite: layer {operation.node!r}: a partial sum can reach {operation.bound}; accumulators have 32 bits. "
                 f"Received: {operation.accumulator_bits} bits"
             )
     if working is None:
@@ -86,8 +86,9 @@ def _check_operations(step: Step) -> None:
     behind = step.operations[step.operations.index(working) + 1 :]
     if any(operation.op not in _BOUNDED for operation in behind) or sum(name in KERNELS for name in names) > 1:
         raise UnsupportedError(
-            f"target tflite: layer {step.name!r}: {' -> '.join(names)} with one rounding behind all of them; every operator of TFLite "
-            f"rounds its own result, so one layer with a rectifier or bounds behind it is expected. Received: {len(names)} operators"
+            f"target tflite: layer {step.name!r}: {' -> '.join(names)} with one rounding behind all of them; every operator of "
+            "TFLite rounds its own result, so one layer with a rectifier or bounds behind it is expected. "
+            f"Received: {len(names)} operators"
         )
 
 

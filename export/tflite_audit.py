@@ -1,7 +1,7 @@
 """Whether the operators of a TFLite file are the steps of a network: the same integers, the same scales, one rounding each.
 
-What TF's converter makes of a graph is its own affair; it joins and drops operators. So every step that rounds has to be found again
-in the file, and nothing may be left over there that rounds.
+What TF's converter makes of a graph is its own affair; it joins and drops operators. So every step that rounds has to be found
+again in the file, and nothing may be left over there that rounds.
 """
 
 from __future__ import annotations
@@ -37,21 +37,9 @@ RESCALE: Final = frozenset({"MUL"})
 _SELECTING: Final = frozenset(
     {
         *("BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "GATHER_ND"),
-        *(
-            "MAXIMUM",
-            "MAX_POOL_2D",
-            "MINIMUM",
-            "MIRROR_PAD",
-            "PACK",
-            "PAD",
-            "PADV2",
-            "RELU",
-            "RELU6",
-            "RESHAPE",
-            "RESIZE_NEAREST_NEIGHBOR",
-        ),
-        *("REVERSE_V2", "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE", "STRIDED_SLICE", "TILE"),
-        *("TRANSPOSE", "UNPACK"),
+        *("MAXIMUM", "MAX_POOL_2D", "MINIMUM", "MIRROR_PAD", "PACK", "PAD", "PADV2", "RELU", "RELU6", "RESHAPE"),
+        *("RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SLICE", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V"),
+        *("SQUEEZE", "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK"),
     }
 )
 """Operators of TFLite that move and select: they may be anywhere, as long as the scale stays."""
@@ -89,8 +77,8 @@ def audit(network: IntegerNetwork, held: Mapping[str, Held], operators: Operator
             index = rescales.get(twin)
         if index is None:
             raise UnsupportedError(
-                f"target tflite: layer {step.name!r}: TF's converter does not keep it as one operator with the scale and the integers "
-                f"of the model. Received: {'a change of scale' if operation is None else operation.op}"
+                f"target tflite: layer {step.name!r}: TF's converter does not keep it as one operator with the scale and the "
+                f"integers of the model. Received: {'a change of scale' if operation is None else operation.op}"
             )
         free.discard(index)
         found[step.output] = index
@@ -106,7 +94,7 @@ def audit(network: IntegerNetwork, held: Mapping[str, Held], operators: Operator
 
 
 def _changes_grid(step: Step, network: IntegerNetwork) -> bool:
-    """Whether a step that only moves and selects brings what it reads to another scale or sign; bounds are put on the grid there is."""
+    """Whether a step that only moves and selects changes the scale or the sign; bounds are put on the grid there is."""
     output = network.tensors[step.output]
     read = [network.tensors[name] for name in step.reads if network.tensors[name].integers is None]
     return any(_grid_of(tensor) != _grid_of(output) for tensor in read)

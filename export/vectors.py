@@ -114,3 +114,6 @@ def _notes(network: IntegerNetwork, examples: int, folder: Path) -> Iterator[str
         nodes = [part.node for part in network.float_parts if part.is_tail == is_tail]
         if nodes:
             yield f"{what} ({', '.join(nodes[:_FEW])}{', ...' if len(nodes) > _FEW else ''})."
+    unrounded = [operation.node for operation in network.unrounded]
+    if unrounded:
+        yield f"What is handed on without a rounding is left out ({', '.join(unrounded[:_FEW])})."

@@ -112,7 +112,8 @@ def export(
     check_folder(folder, force=force)
     check_inputs(folder, model, data, exclude)
     opened = open_model(model)
-    name = Path(model).name.removesuffix(".onnx").removesuffix(".q") if isinstance(model, (str, os.PathLike)) else ""
+    file = Path(model).name if isinstance(model, (str, os.PathLike)) else ""
+    name = file.removesuffix(".onnx").removesuffix(".q") or "model"
     feeder = None if data is None else Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
     source = make_source(opened, name, feeder)
     exporter.check(source)

@@ -28,7 +28,7 @@ def rounding_effect(model: onnx_ir.Model, feeder: Feeder | None, rounding: str) 
         return None
     from ..verify import measure_rounding
 
-    return measure_rounding(model, feeder.feeds(_BATCH), rounding)
+    return measure_rounding(model, feeder.feeds(feeder.rows(_BATCH)), rounding)
 
 
 def rounding_notes(target: str, rounding: str, effect: RoundingEffect | None) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_the_manifest_says_what_was_written(model: Path, tmp_path: Path) -> None:
     result = export(model, "qdq", tmp_path / "out")
-    assert [file.path for file in result.files] == ["net.onnx"]  # the name of the model up to the first point
+    assert [file.path for file in result.files] == ["net.v2.onnx"]  # the name of the model without .q.onnx
     for file in result.files:
         data = (tmp_path / "out" / file.path).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)

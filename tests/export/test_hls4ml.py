@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_the_dialect(name: str, layer: int, tmp_path: Path) -> None:
             assert {"kernel_shape", "strides", "pads", "dilations"} <= set(given) and "auto_pad" not in given
             assert set(given["dilations"]) == {1}
     assert not [node for node in graph.node if node.op_type == "Transpose"]
-    assert set(config["accumulators"]) == {node.name for node in graph.node if node.op_type in {"Conv", "MatMul"}}
+    assert set(config["precisions"]) == {node.name for node in graph.node if node.op_type in {"Conv", "MatMul"}}
     assert config["contract"] == f"layer{layer}" and config["model"] == "net.onnx"
 
 
@@ -97,8 +98,8 @@ def test_the_input_has_the_type_of_its_quantizer(unsigned: bool, given: str, tmp
 def test_accumulators_are_as_wide_as_the_bounds_say(tmp_path: Path) -> None:
     _, config = written(quantized("residual", 32), tmp_path)
     # 161784 < 2^18 on a grid of 2^-11: 19 bits, 8 of them in front of the point
-    assert config["accumulators"]["conv"] == "fixed<19,8>"
-    assert config["accumulators"]["Conv_average__pooled"] == "fixed<22,7>"
+    assert config["precisions"]["conv"] == {"accum": "fixed<19,8>"}
+    assert config["precisions"]["Conv_average__pooled"] == {"accum": "fixed<22,7>", "bias": "fixed<22,7>"}  # it has no bias
 
 
 def test_relu6_is_two_saturating_sums_where_its_bound_is_inside_the_type(tmp_path: Path) -> None:
@@ -185,7 +186,7 @@ REFUSED: dict[str, tuple[Nodes, str]] = {
 }
 
 
-def _behind_conv(nodes: Nodes) -> onnx_ir.Model:
+def _behind_conv(nodes: Nodes, outputs: Sequence[str] = ("y",)) -> onnx_ir.Model:
     """A layer and nodes behind it, the last one of which is called y."""
     net = Builder(3)
     net.op("Transpose", "x", name="nchw", perm=[0, 3, 1, 2])
@@ -193,7 +194,7 @@ def _behind_conv(nodes: Nodes) -> onnx_ir.Model:
     for op, inputs, given in nodes:
         net.op(op, *inputs, **{"name": "y", **given})
     net.constants |= {name: array for name, array in CONSTANTS.items() if any(name in node.input for node in net.nodes)}
-    return tqt_onnx.quantize(net.model({"x": SHAPE}, {"y": None}), examples(8, 0)).model
+    return tqt_onnx.quantize(net.model({"x": SHAPE}, dict.fromkeys(outputs)), examples(8, 0)).model
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -208,6 +209,45 @@ def test_an_island_in_the_middle_is_refused(tmp_path: Path) -> None:
     model = _behind_conv([("Softmax", ["conv"], {"name": "soft", "axis": 1}), ("Conv", ["soft", "weights"], {})])
     with pytest.raises(UnsupportedError, match="floating point"):
         written(model, tmp_path)
+
+
+@pytest.mark.parametrize(("power", "refused"), [(38, False), (39, True)])
+def test_a_scale_beyond_the_bits_of_an_int_is_refused(power: int, refused: bool, tmp_path: Path) -> None:
+    """The scale of the input is 2^(power - 7)."""
+    model = tqt_onnx.quantize(NETWORKS["tail"](), examples(32, 0) / 8 * np.float32(2.0**power), method="max").model
+    if refused:
+        with pytest.raises(UnsupportedError, match=r"at most 2\^31.*Received: 2\^32"):
+            written(model, tmp_path)
+    else:
+        assert written(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "word"),
+    [
+        (
+            [("Transpose", ["conv"], {"name": "r", "perm": [0, 2, 3, 1]}), ("Flatten", ["r"], {})],
+            ["r", "y"],
+            "output 'y': must be numbers of its own. Received: those of 'r'",
+        ),
+        ([("Relu", ["conv"], {"name": "r"}), ("Flatten", ["x"], {})], ["r", "y"], "those of 'x'"),
+    ],
+)
+def test_outputs_that_hls4ml_could_not_tell_apart_are_refused(nodes: Nodes, outputs: list[str], word: str, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=re.escape(word)):
+        written(_behind_conv(nodes, outputs), tmp_path)
+
+
+def test_sums_with_zero_and_products_with_one_are_left_out(tmp_path: Path) -> None:
+    """hls4ml would remove them together with the rounding behind them."""
+    model = quantized("residual", 16).clone()
+    for value in model.graph.initializers.values():
+        if value.name in {"conv/b__q", "y/b__q"} and value.const_value is not None:
+            value.const_value = onnx_ir.tensor(np.zeros_like(value.const_value.numpy()), name=value.name)
+    graph = written(model, tmp_path)[0].graph
+    sums = [node.name for node in graph.node if node.op_type == "Add"]
+    assert sums == ["Add_a", "Add_b", "sum"]
+    assert [node.name for node in graph.node if node.op_type == "Quant" and "conv" in node.input[0]][-1] == "relu_quant"
 
 
 def test_names_become_identifiers_that_differ_in_any_case() -> None:

@@ -123,6 +123,6 @@ def test_file_names_are_safe_whatever_tensors_are_called(tmp_path: Path) -> None
     write_parameters(replace(network, tensors={**renamed}, steps=()), tmp_path, "half_even")
     files = [path.name for path in (tmp_path / "weights").iterdir()]
     assert len(files) == len(renamed) == len({name.lower() for name in files})
-    assert all(re.fullmatch(r"\d{4}_[A-Za-z0-9_-]{0,80}\.npy", name) for name in files)
+    assert all(re.fullmatch(r"\d{3}_[A-Za-z0-9_-]{0,76}\.npy", name) for name in files)
     assert {path.name for path in tmp_path.iterdir()} == {"parameters.json", "weights"}
     assert [entry["name"] for entry in read(tmp_path)["tensors"]] == list(renamed)

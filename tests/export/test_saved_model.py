@@ -157,3 +157,27 @@ def test_more_than_a_file_holds_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         UnsupportedError, match=r"target saved-model: constants of 60000 bytes .* 'y/w__q' alone has 61440.*Received"
     ):
         SavedModelExporter().check(make_source(model, "net", None))
+
+
+@pytest.mark.real
+def test_real_networks(data: Path, tmp_path: Path) -> None:
+    """Logits lie on a grid: their differences follow exactly from the logarithms of the probabilities."""
+    cases = {}
+    for case, name, pictures, preset, bits in (
+        ("resnet8", "resnet8_cifar10.h5", "cifar10_test.zip", "none", BitWidths()),
+        ("mobilenet", "mobilenet_v1_0.25_128_frozen.pb", "imagenet", "inception", BitWidths(layer=32)),
+    ):
+        conversion = tqt_onnx.convert(data / "models" / name)
+        shape = tuple(int(dim) for dim in list(conversion.model.graph.inputs[0].shape)[1:])
+        opened = tqt_onnx.open_dataset(data / "images" / pictures, input_shape=shape, preprocess=preset, limit=20, seed=0)
+        source = make_source(tqt_onnx.quantize(conversion.model, opened.array(), bits=bits).model, "net", None)
+        cases[case] = (source, {source.network.inputs[0].name: opened.array()})
+    for case, found in reloaded(tmp_path, cases).items():
+        source, feeds = cases[case]
+        (end,) = source.network.ends
+        integers = source.oracle(feeds)[end].reshape(20, -1)
+        scale = 2.0 ** source.network.tensors[end].exponent
+        (probabilities,) = (array.reshape(20, -1) for name, array in found.items() if name != "operators")
+        logarithms = np.log(probabilities.astype(np.float64))
+        back = np.rint((logarithms - logarithms.max(1, keepdims=True)) / scale)
+        np.testing.assert_array_equal(back, integers - integers.max(1, keepdims=True))

@@ -35,11 +35,11 @@ def run_reader(handoff_python: Path) -> Run:
     Nothing of this environment is visible there: no PYTHONPATH, no import from the working directory.
     """
 
-    def run(arguments: Sequence[Any], cwd: Path | None = None) -> str:
+    def run(arguments: Sequence[Any]) -> str:
         script, *rest = (str(argument) for argument in arguments)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         command = [str(handoff_python), "-I", str(READERS / script), *rest]
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 0, f"{script} {' '.join(rest)}\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
         return done.stdout
 

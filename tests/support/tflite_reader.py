@@ -157,7 +157,7 @@ def _away(exact: Array) -> Array:
 
 
 def rounded_twice(sums: Array, ratio: float) -> Array:
-    """`sums * ratio` by a 31-bit multiplier and a shift: the high half of the doubled product, rounded; then shifted, rounded away."""
+    """`sums * ratio` by a 31-bit multiplier and a shift: the high half of the doubled product, then a shift, each rounded."""
     mantissa, exponent = np.frexp(ratio)
     product = (sums << max(int(exponent), 0)) * int(np.rint(mantissa * 2**31))
     nudged = product + np.where(product >= 0, 1 << 30, 1 - (1 << 30))
