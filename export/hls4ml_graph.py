@@ -68,20 +68,25 @@ class NetworkWriter:
         tensor = self.network.tensors[step.output]
         last = operations[-1].output if operations else step.operations[0].inputs[0] if step.operations else step.result
         lower, upper = clipped_bounds(tensor, low, high, step.shift)
+        held = values[last]
         if step.is_copy and self._is_typed_alike(step, tensor, lower, upper):
-            self.held[tensor.name] = values[last]
-        else:
-            self.held[tensor.name] = self._bounded(
-                tensor, self._rounded(f"{tensor.value}_quant", values[last], tensor), lower, upper
-            )
+            self.held[tensor.name] = held
+            return
+        if step.shift > self._width(step, operations):
+            exponent = tensor.exponent - step.shift
+            held = self._typed(f"{tensor.value}_wide", held, bits=step.shift + 1, signed=True, exponent=exponent)
+        self.held[tensor.name] = self._bounded(tensor, self._rounded(f"{tensor.value}_quant", held, tensor), lower, upper)
+
+    def _width(self, step: Step, operations: tuple[Operation, ...]) -> int:
+        """Bits that what is rounded has at least; the types that hls4ml ships cannot drop more than there are."""
+        bits = operations[-1].accumulator_bits if operations else None
+        return min(quant_bits(self.network.tensors[name]) for name in step.reads) if bits is None else bits
 
     def _fenced(self, operation: Operation, held: Held) -> Held:
         """What is not rounded, in a type that holds it: hls4ml would join it with what follows, in types that do not."""
         bits = operation.accumulator_bits
         assert bits is not None, operation.node
-        layer = f"{operation.node}_sum"
-        name = self.file.quant(layer, held.name, held.stored, bits=bits, signed=True, exponent=operation.exponent)
-        return Held(name, held.shape, held.order, held.origin)
+        return self._typed(f"{operation.node}_sum", held, bits=bits, signed=True, exponent=operation.exponent)
 
     def _is_typed_alike(self, step: Step, tensor: Tensor, lower: int, upper: int) -> bool:
         """Whether what a copy reads has the type that it computes, and its bounds hold already."""
@@ -92,10 +97,11 @@ class NetworkWriter:
         return same and all(lower <= item.lower and item.upper <= upper for item in read)
 
     def _rounded(self, layer: str, held: Held, tensor: Tensor) -> Held:
-        name = self.file.quant(
-            layer, held.name, held.stored, bits=quant_bits(tensor), signed=tensor.signed, exponent=tensor.exponent
-        )
-        return Held(name, held.shape, held.order, held.origin)
+        return self._typed(layer, held, bits=quant_bits(tensor), signed=tensor.signed, exponent=tensor.exponent)
+
+    def _typed(self, layer: str, held: Held, *, bits: int, signed: bool, exponent: int) -> Held:
+        name = self.file.quant(layer, held.name, held.stored, bits=bits, signed=signed, exponent=exponent)
+        return held.like(name)
 
     def _bounded(self, tensor: Tensor, held: Held, lower: int, upper: int) -> Held:
         """Bounds inside those of the type."""
@@ -104,7 +110,7 @@ class NetworkWriter:
         if lower == 0 and tensor.signed:
             layer = f"{tensor.value}_relu"
             name = self.file.node("Relu", layer, [held.name], held.stored)
-            held = self._rounded(f"{layer}_quant", Held(name, held.shape, held.order, held.origin), tensor)
+            held = self._rounded(f"{layer}_quant", held.like(name), tensor)
             lowest = 0
         for room, edge in ((highest - upper, "upper"), (lowest - lower, "lower")):
             if room:
@@ -117,4 +123,4 @@ class NetworkWriter:
         layer = f"{tensor.value}_{word}"
         constant = self.operations.constant(layer, np.full(held.stored[1:], distance, np.int64), tensor.exponent)
         name = self.file.node("Add", layer, [held.name, constant], held.stored)
-        return self._rounded(f"{layer}_quant", Held(name, held.shape, held.order, held.origin), tensor)
+        return self._rounded(f"{layer}_quant", held.like(name), tensor)

@@ -49,6 +49,10 @@ class Held:
         shape, order = self.origin
         return np.arange(np.prod(shape)).reshape(shape).transpose(order).ravel()
 
+    def like(self, name: str) -> Held:
+        """Where a value lies that is computed from this one element by element."""
+        return replace(self, name=name)
+
 
 def plain(rank: int) -> Order:
     """The network's own order."""

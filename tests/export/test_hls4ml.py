@@ -24,7 +24,7 @@ from tqt_onnx.export.hls4ml_file import GraphFile
 from tqt_onnx.export.hls4ml_layout import Held, brought, channels_last, permuted, plain, reshaped
 from tqt_onnx.export.hls4ml_steps import clipped_bounds, constant_bits, dense_kernel, split_rectifiers
 from tqt_onnx.ir import UnsupportedError
-from tqt_onnx.verbs.export import export
+from tqt_onnx.verbs.export import export, make_source
 
 READ = {"Add", "Concat", "Conv", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "Quant", "Relu", "Reshape", "Sub", "Transpose"}
 HELD = ("residual", "depthwise", "leaky", "concat", "tail", "wide")
@@ -135,8 +135,6 @@ def test_a_softmax_is_cut_off_and_golden_vectors_are_the_oracles(tmp_path: Path)
     config = json.loads((tmp_path / "net" / "config.json").read_text())
     assert config["outputs"] == [{"name": "y", "exponent": -2, "shape": [5]}]
     golden = np.load(tmp_path / "net" / "golden.npz")
-    from tqt_onnx.verbs.export import make_source
-
     expected = make_source(quantized("tail", 16), "net", None).oracle({"x": data})["y__q"]
     np.testing.assert_array_equal(golden["input:x"], data)
     np.testing.assert_array_equal(golden["output:y"], np.ldexp(expected.astype(np.float32), -2))
@@ -211,15 +209,31 @@ def test_an_island_in_the_middle_is_refused(tmp_path: Path) -> None:
         written(model, tmp_path)
 
 
-@pytest.mark.parametrize(("power", "refused"), [(38, False), (39, True)])
-def test_a_scale_beyond_the_bits_of_an_int_is_refused(power: int, refused: bool, tmp_path: Path) -> None:
-    """The scale of the input is 2^(power - 7)."""
-    model = tqt_onnx.quantize(NETWORKS["tail"](), examples(32, 0) / 8 * np.float32(2.0**power), method="max").model
-    if refused:
-        with pytest.raises(UnsupportedError, match=r"at most 2\^31.*Received: 2\^32"):
-            written(model, tmp_path)
-    else:
-        assert written(model, tmp_path)
+def test_no_rounding_drops_more_bits_than_there_are(tmp_path: Path) -> None:
+    """A sum whose bias is some 2^17 times its products: it is rounded by more bits than the products have."""
+    net = Builder(5)
+    net.op("Transpose", "x", name="nchw", perm=[0, 3, 1, 2])
+    net.op("Relu", net.layer("Conv", "nchw", "conv", (4, 3, 3, 3), 4, pads=[1] * 4), name="left")
+    net.op(
+        "Mul", net.op("Relu", net.layer("Conv", "nchw", "fine", (4, 3, 3, 3), 4, pads=[1] * 4), name="right"), "small", name="low"
+    )
+    net.op("Add", "left", "low", name="y")
+    net.constants["small"] = np.array(2.0**-12, np.float32)
+    model = tqt_onnx.quantize(net.model({"x": SHAPE}, {"y": None}), examples(8, 0)).model
+    steps = [step for step in make_source(model, "net", None).network.steps if step.shift > 8 and not step.operations]
+    print(steps)
+    graph = written(model, tmp_path)[0].graph
+
+
+def test_a_scale_beyond_the_bits_of_an_int_is_refused(tmp_path: Path) -> None:
+    def scaled(power: int) -> onnx_ir.Model:
+        return tqt_onnx.quantize(NETWORKS["tail"](), examples(32, 0) * np.float32(2.0**power), method="max").model
+
+    tensors = make_source(scaled(20), "net", None).network.tensors.values()
+    room = 31 - max(tensor.exponent for tensor in tensors)
+    assert written(scaled(20 + room), tmp_path)
+    with pytest.raises(UnsupportedError, match=r"at most 2\^31.*Received: 2\^32"):
+        written(scaled(21 + room), tmp_path, force=True)
 
 
 @pytest.mark.parametrize(
