@@ -90,17 +90,14 @@ def _written(network: IntegerNetwork) -> tuple[NetworkWriter, list[str]]:
     ends = outputs_of(network)
     writer = NetworkWriter(network, ends.values())
     values = [writer.output(tensor) for tensor in ends]
+    inputs = [(port.name, writer.held[port.tensor].name) for port in network.inputs if port.tensor is not None]
+    twice = [(port.name, port.tensor) for port in network.outputs if port.tensor is not None]
     seen: dict[str, str] = {}
-    for name, origin in [
-        *((port.name, writer.file.origin(writer.held[port.tensor].name)) for port in network.inputs if port.tensor is not None),
-        *((port.name, port.tensor) for port in network.outputs if port.tensor is not None),
-        *((name, writer.file.origin(value)) for name, value in zip(ends.values(), values, strict=True)),
-    ]:
-        if origin in seen and name != seen[origin]:
+    for name, what in [*inputs, *twice, *zip(ends.values(), values, strict=True)]:
+        if seen.setdefault(what, name) != name:
             raise UnsupportedError(
-                f"target hls4ml: output {name!r}: must be numbers of its own. Received: those of {seen[origin]!r}, perhaps reshaped"
+                f"target hls4ml: output {name!r}: must be numbers of its own. Received: those of {seen[what]!r}, perhaps reshaped"
             )
-        seen[origin] = name
     return writer, values
 
 

@@ -27,13 +27,28 @@ _OPSET, _IR_VERSION = 13, 8
 _WORDS: Final = frozenset(
     {
         *("and", "asm", "auto", "bool", "break", "case", "catch", "char", "class", "const", "continue", "default", "delete", "do"),
-        *("double", "else", "enum", "explicit", "export", "extern", "false", "float", "for", "friend", "goto", "if", "inline"),
+        *(
+            "double",
+            "else",
+            "enum",
+            "explicit",
+            "export",
+            "extern",
+            "false",
+            "float",
+            "for",
+            "friend",
+            "goto",
+            "if",
+            "inline",
+            "input",
+        ),
         *("int", "long", "mutable", "namespace", "network", "new", "nnet", "not", "operator", "or", "private", "protected"),
         *("public", "register", "return", "short", "signed", "sizeof", "static", "std", "struct", "switch", "template", "this"),
         *("throw", "true", "try", "typedef", "union", "unsigned", "using", "virtual", "void", "volatile", "while", "xor"),
     }
 )
-"""Words that C++ and the files around the network have a use for."""
+"""Words that C++, hls4ml and the files around the network have a use for."""
 
 Shape = tuple[int, ...]
 
@@ -76,21 +91,19 @@ class GraphFile:
         return name
 
     def node(self, op: str, layer: str, inputs: Sequence[str], shape: Shape, *, domain: str = "", **attributes: Any) -> str:
-        """A node; returns the name of the value it computes."""
+        """A node; returns its name.
+
+        The value that it computes has the same name: hls4ml confuses the two where it streams a Reshape.
+        """
         name = self.identifier(layer)
-        output = self.identifier(f"{name}_out")
-        self._nodes.append(helper.make_node(op, list(inputs), [output], name=name, domain=domain, **attributes))
-        self._shapes[output] = shape
-        return output
+        self._nodes.append(helper.make_node(op, list(inputs), [name], name=name, domain=domain, **attributes))
+        self._shapes[name] = shape
+        return name
 
-    def layer_of(self, value: str) -> str:
-        """Name of the node that computes a value."""
-        return next(node.name for node in self._nodes if value in node.output)
-
-    def origin(self, value: str) -> str:
-        """What a value is without the Reshapes it came through, and without the rounding of an input: the same wires."""
+    def unshaped(self, value: str) -> str:
+        """What a value is without the Reshapes it came through."""
         for node in reversed(self._nodes):
-            if value in node.output and (node.op_type == "Reshape" or (node.op_type == "Quant" and node.input[0] in self._inputs)):
+            if value in node.output and node.op_type == "Reshape":
                 value = node.input[0]
         return value
 
@@ -108,6 +121,7 @@ class GraphFile:
             outputs: value and the name that it has as an output of the network.
         """
         called = dict(outputs)
+        self._drop_unread(set(called))
         for node in self._nodes:
             for names in (node.input, node.output):
                 names[:] = [called.get(name, name) for name in names]
@@ -126,6 +140,17 @@ class GraphFile:
         )
         opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid(DOMAIN, 1), helper.make_opsetid(CHANNELS_LAST, _OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="tqt-onnx")
+
+    def _drop_unread(self, kept: set[str]) -> None:
+        """Leaves out nodes whose values nobody reads, and their constants."""
+        read, nodes = set(kept), []
+        for node in reversed(self._nodes):
+            if read & set(node.output):
+                nodes.append(node)
+                read |= set(node.input)
+        self._nodes = nodes[::-1]
+        self._constants = [item for item in self._constants if item.name in read]
+        self._shapes = {name: shape for name, shape in self._shapes.items() if name in read or name in self._inputs}
 
 
 def _info(name: str, shape: Shape) -> onnx.ValueInfoProto:

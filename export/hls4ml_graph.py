@@ -47,9 +47,12 @@ class NetworkWriter:
             self._step(step)
 
     def output(self, tensor: str) -> str:
-        """A tensor as the network has it, axes in the network's order; returns the value's name in the file."""
+        """A tensor with its elements in the network's order; returns the value's name in the file.
+
+        A Reshape at the end is left out: hls4ml removes it from arrays, and fails where it streams one.
+        """
         held = self.held[tensor]
-        return brought(self.file, self.network.tensors[tensor].value, held, plain(len(held.shape))).name
+        return self.file.unshaped(brought(self.file, self.network.tensors[tensor].value, held, plain(len(held.shape))).name)
 
     def _input(self, name: str, tensor: Tensor) -> None:
         shape = batch_one(tensor.shape)
@@ -72,9 +75,10 @@ class NetworkWriter:
         if step.is_copy and self._is_typed_alike(step, tensor, lower, upper):
             self.held[tensor.name] = held
             return
-        if step.shift > self._width(step, operations):
-            exponent = tensor.exponent - step.shift
-            held = self._typed(f"{tensor.value}_wide", held, bits=step.shift + 1, signed=True, exponent=exponent)
+        exponent = operations[-1].exponent if operations else self.network.tensors[last].exponent  # a Clip's own grid may be finer
+        dropped = tensor.exponent - exponent
+        if dropped > self._width(step, operations):
+            held = self._typed(f"{tensor.value}_wide", held, bits=dropped + 1, signed=True, exponent=exponent)
         self.held[tensor.name] = self._bounded(tensor, self._rounded(f"{tensor.value}_quant", held, tensor), lower, upper)
 
     def _width(self, step: Step, operations: tuple[Operation, ...]) -> int:
@@ -86,7 +90,7 @@ class NetworkWriter:
         """What is not rounded, in a type that holds it: hls4ml would join it with what follows, in types that do not."""
         bits = operation.accumulator_bits
         assert bits is not None, operation.node
-        return self._typed(f"{operation.node}_sum", held, bits=bits, signed=True, exponent=operation.exponent)
+        return self._typed(f"{operation.node}_sum", held, bits=max(bits, 2), signed=True, exponent=operation.exponent)
 
     def _is_typed_alike(self, step: Step, tensor: Tensor, lower: int, upper: int) -> bool:
         """Whether what a copy reads has the type that it computes, and its bounds hold already."""

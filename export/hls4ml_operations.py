@@ -80,12 +80,12 @@ class OperationWriter:
         tensor = self.network.tensors.get(name)
         return None if tensor is None else tensor.integers
 
-    def _accumulate(self, operation: Operation, value: str) -> None:
+    def _accumulate(self, operation: Operation, layer: str) -> None:
         """Types inside a layer, where a bound of its sums is known."""
         if operation.accumulator_bits is not None:
-            accumulator = fixed_type(operation.accumulator_bits, operation.exponent, signed=True)
+            accumulator = fixed_type(max(operation.accumulator_bits, 2), operation.exponent, signed=True)
             bias = {} if len(operation.inputs) > 2 else {"bias": accumulator}
-            self.types.layers[self.file.layer_of(value)] = {"accum": accumulator, **bias}
+            self.types.layers[layer] = {"accum": accumulator, **bias}
 
     def _conv(self, operation: Operation, values: Values) -> Held:
         shape, inputs = batch_one(operation.shape), operation.inputs
@@ -109,7 +109,7 @@ class OperationWriter:
         name = self.file.node("Conv", operation.node, arguments, result.stored, domain=CHANNELS_LAST, **settings)
         self._accumulate(operation, name)
         if group > 1:
-            self.types.latency_only.append(self.file.layer_of(name))
+            self.types.latency_only.append(name)
         return Held(name, result.shape, result.order)
 
     def _matmul(self, operation: Operation, values: Values) -> Held:
@@ -175,7 +175,7 @@ class OperationWriter:
         settings = {name: list(attributes[name]) for name in ("kernel_shape", "strides", "dilations")}
         name = self.file.node("MaxPool", operation.node, [held.name], result.stored, domain=CHANNELS_LAST, pads=pads, **settings)
         if settings["kernel_shape"] != settings["strides"] or any(pads):
-            self.types.parallel_only[self.file.layer_of(name)] = "windows of a max pool that overlap, leave gaps or are padded"
+            self.types.parallel_only[name] = "windows of a max pool that overlap, leave gaps or are padded"
         return Held(name, result.shape, result.order)
 
     def _padded(self, layer: str, held: Held, pads: list[int]) -> Held:

@@ -48,13 +48,15 @@ def test_the_dialect(name: str, layer: int, tmp_path: Path) -> None:
     constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     described = {item.name for item in (*graph.input, *graph.output, *graph.value_info)}
     readers = Counter(value for node in graph.node for value in node.input)
-    names = [*(node.name for node in graph.node), *constants, *(value for node in graph.node for value in node.output)]
+    names = [*(node.name for node in graph.node), *constants, *(item.name for item in (*graph.input, *graph.output))]
     assert {node.op_type for node in graph.node} <= READ
     assert max(Counter(item.lower() for item in names).values()) == 1
     assert all(re.fullmatch(r"[A-Za-z]\w*", node.name, re.ASCII) for node in graph.node)
     assert set(readers) | {value for node in graph.node for value in node.output} <= described
+    ends = {item.name for item in graph.output}
     for node in graph.node:
         given = attributes(node)
+        assert list(node.output) == [node.name] or ends >= set(node.output)
         if node.op_type == "Quant":
             scale, zero, bits = (constants[value] for value in node.input[1:])
             assert scale.shape == zero.shape == bits.shape == () and zero == 0 and np.frexp(scale)[0] == 0.5
@@ -159,6 +161,8 @@ CONSTANTS = {
     "one": np.array([1]),
     "two": np.array([2]),
     "half": np.full((1, 4, 1, 1), 0.5, np.float32),
+    "least": np.array(-0.3, np.float32),
+    "most": np.array(0.7, np.float32),
     "places": np.array([0, 2]),
     "weights": np.ones((3, 4, 1, 1), np.float32),
     "scales": np.array([1, 1, 2, 2], np.float32),
@@ -210,19 +214,30 @@ def test_an_island_in_the_middle_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_rounding_drops_more_bits_than_there_are(tmp_path: Path) -> None:
-    """A sum whose bias is some 2^17 times its products: it is rounded by more bits than the products have."""
+    """16 bits are shifted by 19: the types that hls4ml ships read beyond the last of them."""
     net = Builder(5)
     net.op("Transpose", "x", name="nchw", perm=[0, 3, 1, 2])
-    net.op("Relu", net.layer("Conv", "nchw", "conv", (4, 3, 3, 3), 4, pads=[1] * 4), name="left")
-    net.op(
-        "Mul", net.op("Relu", net.layer("Conv", "nchw", "fine", (4, 3, 3, 3), 4, pads=[1] * 4), name="right"), "small", name="low"
-    )
-    net.op("Add", "left", "low", name="y")
+    left = net.op("Relu", net.layer("Conv", "nchw", "conv", (4, 3, 3, 3), 4, pads=[1] * 4), name="left")
+    right = net.op("Relu", net.layer("Conv", "nchw", "fine", (4, 3, 3, 3), 4, pads=[1] * 4), name="right")
     net.constants["small"] = np.array(2.0**-12, np.float32)
+    net.op("Add", left, net.op("Mul", right, "small", name="low"), name="y")
     model = tqt_onnx.quantize(net.model({"x": SHAPE}, {"y": None}), examples(8, 0)).model
-    steps = [step for step in make_source(model, "net", None).network.steps if step.shift > 8 and not step.operations]
-    print(steps)
+    (step,) = [step for step in make_source(model, "net", None).network.steps if step.shift > 16]
+    assert step.shift == 19 and not step.operations
     graph = written(model, tmp_path)[0].graph
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    nodes = {node.name: node for node in graph.node}
+    assert nodes["low_quant"].input[0] == "low_wide" and nodes["low_wide"].input[0] == "low__acc_quant"
+    assert constants[nodes["low_wide"].input[3]] == 20
+    assert constants[nodes["low_wide"].input[1]] == constants[nodes["low__acc_quant"].input[1]]
+
+
+def test_bounds_on_a_finer_grid_do_not_count_as_dropped_bits(tmp_path: Path) -> None:
+    """0.7 in float32 has a grid of 2^-24."""
+    nodes: Nodes = [("Clip", ["conv", "least", "most"], {"name": "y"})]
+    graph = written(_behind_conv(nodes), tmp_path)[0].graph
+    names = [node.name for node in graph.node]
+    assert "y_lower" in names and "y_wide" not in names
 
 
 def test_a_scale_beyond_the_bits_of_an_int_is_refused(tmp_path: Path) -> None:
@@ -266,8 +281,8 @@ def test_sums_with_zero_and_products_with_one_are_left_out(tmp_path: Path) -> No
 
 def test_names_become_identifiers_that_differ_in_any_case() -> None:
     file = GraphFile()
-    given = ["a/b:0", "A_B_0", "1x", "double", "", "a_b_0_1", "größe"]
-    assert [file.identifier(name) for name in given] == ["a_b_0", "A_B_0_1", "t1x", "double_", "t", "a_b_0_1_1", "gr__e"]
+    given = ["a/b:0", "A_B_0", "1x", "double", "", "a_b_0_1", "größe", "input"]
+    assert [file.identifier(name) for name in given] == ["a_b_0", "A_B_0_1", "t1x", "double_", "t", "a_b_0_1_1", "gr__e", "input_"]
 
 
 def test_a_transpose_is_written_only_where_elements_move() -> None:
@@ -275,14 +290,14 @@ def test_a_transpose_is_written_only_where_elements_move() -> None:
     held = permuted(Held("x", (1, 8, 8, 3), plain(4)), [0, 3, 1, 2])
     assert held.shape == (1, 3, 8, 8) and held.order == channels_last(4) and held.stored == (1, 8, 8, 3)
     assert brought(file, "a", held, channels_last(4)) is held
-    assert brought(file, "b", Held("v", (1, 3, 1, 1), plain(4)), channels_last(4)).name == "b_view_out"  # a Reshape
+    assert brought(file, "b", Held("v", (1, 3, 1, 1), plain(4)), channels_last(4)).name == "b_view"  # a Reshape
     moved = brought(file, "c", held, plain(4))
-    assert moved.name == "c_transpose_out" and moved.stored == (1, 3, 8, 8)
+    assert moved.name == "c_transpose" and moved.stored == (1, 3, 8, 8)
     flat = reshaped(file, "d", held, (1, 192))
     assert flat.rows is not None
     np.testing.assert_array_equal(flat.rows, np.arange(192).reshape(3, 8, 8).transpose(1, 2, 0).ravel())
     back = brought(file, "e", flat, plain(2))
-    assert back.rows is None and back.name == "e_flat_out"
+    assert back.rows is None and back.name == "e_flat"
 
 
 def _operation(op: str, exponent: int, **attributes: Any) -> Operation:
