@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .verbs.convert import convert
     from .verbs.demo import demo
     from .verbs.evaluate import evaluate
-    from .verbs.export import export
+    from .verbs.export import export_model
     from .verbs.inspect import inspect
     from .verbs.keras_models import from_keras, to_keras
     from .verbs.presets import preset
@@ -42,7 +42,7 @@ _LAZY: Final = {
     "convert": "verbs.convert",
     "demo": "verbs.demo",
     "evaluate": "verbs.evaluate",
-    "export": "verbs.export",
+    "export_model": "verbs.export",
     "from_keras": "verbs.keras_models",
     "inspect": "verbs.inspect",
     "load": "ir",
@@ -71,7 +71,7 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
-    "export",
+    "export_model",
     "from_keras",
     "inspect",
     "load",

@@ -60,7 +60,7 @@ def export(
 ) -> int:
     """Writes a quantized MODEL in the form that a toolchain or a piece of hardware reads."""
     from ..ir import UsageError
-    from ..verbs.export import export as run
+    from ..verbs.export import export_model as run
     from ..verbs.show_export import show_export
 
     if as_json not in (None, "-") and Path(str(as_json)).resolve().is_relative_to(output.resolve()):

@@ -8,10 +8,10 @@ from .dpu import DpuExporter
 from .finn import FinnExporter
 from .hls4ml import Hls4mlExporter
 from .integer import IntegerExporter
-from .network import FloatPart, IntegerNetwork, Operation, Port, Step, Tensor
+from .integers.network import FloatPart, IntegerNetwork, Operation, Port, Step, Tensor
+from .integers.reading import Facts, read_network
 from .qdq import QdqExporter
 from .qonnx import QonnxExporter
-from .reading import Facts, read_network
 from .saved_model import SavedModelExporter
 from .tflite import TfliteExporter
 from .vectors import VectorsExporter

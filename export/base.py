@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx_ir
 
 from ..ir import QuantizerGraph
-from .network import IntegerNetwork
+from .integers.network import IntegerNetwork
 
 Feeds = Mapping[str, npt.NDArray[Any]]
 """Graph input name -> float32 array, batch first."""

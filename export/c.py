@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from .base import Source
-from .c_interface import Interface, header
-from .c_kernels import make_program
-from .c_memory import Memory, plan_memory
-from .c_selftest import write_selftest
-from .c_source import write_source
-from .c_values import read_values
-from .network import IntegerNetwork
+from .c_code.interface import Interface, header
+from .c_code.kernels import make_program
+from .c_code.memory import Memory, plan_memory
+from .c_code.selftest import write_selftest
+from .c_code.source import write_source
+from .c_code.values import read_values
+from .integers.network import IntegerNetwork
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import onnx_ir
 
 from ..ir import QuantizerGraph, UnsupportedError, UsageError, save
 from .base import Source
-from .dpu_cost import basis, output_sqnr
-from .dpu_cpu import on_cpu
-from .dpu_draft import Draft
-from .dpu_fix import drafted
-from .dpu_opset import OLDER, older
-from .dpu_positions import is_rescale, sites_of
+from .dpu_rules.cost import basis, output_sqnr
+from .dpu_rules.cpu import on_cpu
+from .dpu_rules.draft import Draft
+from .dpu_rules.fix import drafted
+from .dpu_rules.opset import OLDER, older
+from .dpu_rules.positions import is_rescale, sites_of
 
 SCHEMA: Final = "tqt_onnx.dpu/1"
 """Name and version of `positions.json`."""

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 
 from .base import Source
-from .finn_dialect import to_finn
-from .finn_graph import kind_of, threshold_model
-from .finn_limits import check_network
-from .finn_thresholds import ThresholdTable, described, threshold_tables
-from .network import IntegerNetwork
-from .qonnx_file import with_batch_one, write_file
-from .qonnx_quant import QuantForm, check_constants, is_bounded, write_quants
+from .finn_model.dialect import to_finn
+from .finn_model.graph import kind_of, threshold_model
+from .finn_model.limits import check_network
+from .finn_model.thresholds import ThresholdTable, described, threshold_tables
+from .integers.network import IntegerNetwork
+from .qonnx_dialect.file import with_batch_one, write_file
+from .qonnx_dialect.quant import QuantForm, check_constants, is_bounded, write_quants
 
 SCHEMA: Final = "tqt_onnx.finn_thresholds/1"
 """Name and version of `thresholds.json`."""

@@ -16,7 +16,7 @@ from ..kernels import fixed_point
 from .base import Source
 from .hls4ml_graph import NetworkWriter
 from .hls4ml_limits import check_network
-from .network import IntegerNetwork
+from .integers.network import IntegerNetwork
 
 SCRIPT: Final = "build.py"
 CONFIG: Final = "config.json"
@@ -84,16 +84,21 @@ def _written(network: IntegerNetwork) -> tuple[NetworkWriter, list[str]]:
     """The network in a file, and the values that are its outputs.
 
     Raises:
-        UnsupportedError: two outputs, or an input and an output, are the same numbers in another shape; hls4ml would give both
-            one name.
+        UnsupportedError: two outputs, or an input and an output, are the same numbers; hls4ml would give both one name.
     """
     ends = outputs_of(network)
     writer = NetworkWriter(network, ends.values())
     values = [writer.output(tensor) for tensor in ends]
-    inputs = [(port.name, writer.held[port.tensor].name) for port in network.inputs if port.tensor is not None]
+    inputs = {writer.held[port.tensor].name: port.name for port in network.inputs if port.tensor is not None}
+    for name, value in zip(ends.values(), values, strict=True):
+        source = writer.file.behind(value, {"Reshape", "Transpose"})
+        if source in inputs:
+            raise UnsupportedError(
+                f"target hls4ml: output {name!r}: must be computed by a layer. Received: input {inputs[source]!r}"
+            )
     twice = [(port.name, port.tensor) for port in network.outputs if port.tensor is not None]
     seen: dict[str, str] = {}
-    for name, what in [*inputs, *twice, *zip(ends.values(), values, strict=True)]:
+    for name, what in [*twice, *zip(ends.values(), values, strict=True)]:
         if seen.setdefault(what, name) != name:
             raise UnsupportedError(
                 f"target hls4ml: output {name!r}: must be numbers of its own. Received: those of {seen[what]!r}, perhaps reshaped"

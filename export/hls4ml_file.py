@@ -8,7 +8,7 @@ them. Every value is described, initializers too: hls4ml looks shapes up there.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ..kernels import fixed_point
-from .qonnx_quant import DOMAIN
+from .qonnx_dialect.quant import DOMAIN
 
 CHANNELS_LAST: Final = "qonnx.custom_op.channels_last"
 """Domain of Conv and MaxPool on [N, H, W, C], with weights [filters, height, width, depth]; its versions are those of ONNX."""
@@ -100,10 +100,10 @@ class GraphFile:
         self._shapes[name] = shape
         return name
 
-    def unshaped(self, value: str) -> str:
-        """What a value is without the Reshapes it came through."""
+    def behind(self, value: str, passed: Collection[str]) -> str:
+        """What a value is without the operators it came through, where these are among `passed`."""
         for node in reversed(self._nodes):
-            if value in node.output and node.op_type == "Reshape":
+            if value in node.output and node.op_type in passed:
                 value = node.input[0]
         return value
 

@@ -16,9 +16,9 @@ from ..ir import integer_bounds
 from .hls4ml_file import GraphFile
 from .hls4ml_layout import Held, brought, plain
 from .hls4ml_operations import OperationWriter, Types, batch_one, fixed_type
-from .hls4ml_steps import FENCED, clipped_bounds, split_rectifiers
-from .network import IntegerNetwork, Operation, Step, Tensor
-from .qonnx_quant import quant_bits
+from .hls4ml_steps import COPIES, FENCED, clipped_bounds, split_rectifiers
+from .integers.network import IntegerNetwork, Operation, Step, Tensor
+from .qonnx_dialect.quant import quant_bits
 
 
 class NetworkWriter:
@@ -52,7 +52,8 @@ class NetworkWriter:
         A Reshape at the end is left out: hls4ml removes it from arrays, and fails where it streams one.
         """
         held = self.held[tensor]
-        return self.file.unshaped(brought(self.file, self.network.tensors[tensor].value, held, plain(len(held.shape))).name)
+        ordered = brought(self.file, self.network.tensors[tensor].value, held, plain(len(held.shape)))
+        return self.file.behind(ordered.name, {"Reshape"})
 
     def _input(self, name: str, tensor: Tensor) -> None:
         shape = batch_one(tensor.shape)
@@ -72,7 +73,7 @@ class NetworkWriter:
         last = operations[-1].output if operations else step.operations[0].inputs[0] if step.operations else step.result
         lower, upper = clipped_bounds(tensor, low, high, step.shift)
         held = values[last]
-        if step.is_copy and self._is_typed_alike(step, tensor, lower, upper):
+        if all(item.op in COPIES for item in operations) and self._is_typed_alike(step, tensor, lower, upper):
             self.held[tensor.name] = held
             return
         exponent = operations[-1].exponent if operations else self.network.tensors[last].exponent  # a Clip's own grid may be finer

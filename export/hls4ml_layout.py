@@ -79,8 +79,7 @@ def brought(file: GraphFile, layer: str, held: Held, order: Order) -> Held:
     there = Held("", held.shape, order)
     if _moving(held.order, held.shape) == _moving(order, held.shape):
         return replace(there, name=_reshaped(file, f"{layer}_view", held.name, there.stored))
-    perm = [held.order.index(axis) for axis in order]
-    return replace(there, name=file.node("Transpose", f"{layer}_transpose", [held.name], there.stored, perm=perm))
+    return replace(there, name=_transposed(file, layer, held, there))
 
 
 def reshaped(file: GraphFile, layer: str, held: Held, shape: Shape) -> Held:
@@ -95,6 +94,18 @@ def reshaped(file: GraphFile, layer: str, held: Held, shape: Shape) -> Held:
     if held.origin is not None or not _is_plain(held):
         held = brought(file, layer, held, plain(len(held.shape)))
     return Held(held.name if held.stored == shape else _reshaped(file, layer, held.name, shape), shape, plain(len(shape)))
+
+
+def _transposed(file: GraphFile, layer: str, held: Held, there: Held) -> str:
+    """A Transpose; over three axes where the first one has one element, since hls4ml leaves such a one out behind an input."""
+    perm, start = [held.order.index(axis) for axis in there.order], held.stored
+    if start[1] != 1:
+        return file.node("Transpose", f"{layer}_transpose", [held.name], there.stored, perm=perm)
+    short = [axis - (axis > 1) for axis in perm if axis != 1]
+    flat = _reshaped(file, f"{layer}_squeezed", held.name, (start[0], *start[2:]))
+    sizes = (start[0], *start[2:])
+    moved = file.node("Transpose", f"{layer}_transpose", [flat], tuple(sizes[axis] for axis in short), perm=short)
+    return _reshaped(file, f"{layer}_unsqueezed", moved, there.stored)
 
 
 def _unrolled(file: GraphFile, layer: str, held: Held) -> Held:

@@ -7,8 +7,8 @@ from typing import Final
 
 from ..ir import UnsupportedError
 from .hls4ml_steps import FENCED, spatial_pads, split_rectifiers
-from .network import IntegerNetwork, Operation, Step
-from .qonnx_quant import check_constants
+from .integers.network import IntegerNetwork, Operation, Step
+from .qonnx_dialect.quant import check_constants
 
 TARGET: Final = "hls4ml"
 

@@ -13,8 +13,8 @@ from ..kernels import fixed_point
 from .hls4ml_file import CHANNELS_LAST, GraphFile, Shape
 from .hls4ml_layout import Held, brought, channels_last, permuted, plain, reshaped
 from .hls4ml_steps import constant_bits, dense_kernel, spatial_pads
-from .network import IntegerNetwork, Operation
-from .qonnx_quant import quant_bits
+from .integers.network import IntegerNetwork, Operation
+from .qonnx_dialect.quant import quant_bits
 
 Integers = npt.NDArray[np.int64]
 Values = Mapping[str, Held]

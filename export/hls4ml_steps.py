@@ -9,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..kernels import fixed_point
-from .network import SUMS, Operation, Step, Tensor
+from .integers.network import MOVES, SUMS, Operation, Step, Tensor
 
 Integers = npt.NDArray[np.int64]
 
 RECTIFIERS: Final = frozenset({"Relu", "Clip"})
+
+COPIES: Final = MOVES | {"MaxPool"}
+"""Operations that give integers that they read."""
 
 FENCED: Final = SUMS | {"Add", "Sub", "Mul"}
 """Operations behind which another one may only follow in a type of its own."""

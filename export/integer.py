@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from ..ir import save
 from .base import Source
-from .integer_model import IntegerModel, build
-from .network import IntegerNetwork
-from .parameters import write_parameters
+from .integer_onnx.model import IntegerModel, build
+from .integer_onnx.parameters import write_parameters
+from .integers.network import IntegerNetwork
 
 
 @dataclass(frozen=True)

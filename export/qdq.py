@@ -8,10 +8,10 @@ from typing import ClassVar, Final
 
 from ..ir import COMPUTE, QUANTIZERS_KEY, UnsupportedError, save
 from .base import Source
-from .network import IntegerNetwork
-from .qdq_bounds import round_before_clips
-from .qdq_fusion import float_layers
-from .qdq_storage import remove_unread_constants, store_unsigned, widen_packed_constants
+from .integers.network import IntegerNetwork
+from .qdq_rewrites.bounds import round_before_clips
+from .qdq_rewrites.fusion import float_layers
+from .qdq_rewrites.storage import remove_unread_constants, store_unsigned, widen_packed_constants
 
 _EXACT: Final = 1 << 24
 """Integers up to here are exact in float32, into which integer kernels turn their sums (X1)."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from .base import Source
-from .network import SUMS, IntegerNetwork
-from .qonnx_file import with_batch_one, write_file
-from .qonnx_gemm import split_gemms
-from .qonnx_quant import QuantForm, check_constants, write_quants
+from .integers.network import SUMS, IntegerNetwork
+from .qonnx_dialect.file import with_batch_one, write_file
+from .qonnx_dialect.gemm import split_gemms
+from .qonnx_dialect.quant import QuantForm, check_constants, write_quants
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import ClassVar, Final
 
 from ..ir import UnsupportedError
 from .base import Source
-from .network import IntegerNetwork, Step
-from .tflite_audit import KERNELS, MOVED, audit, worker
-from .tflite_weights import held_weights
+from .integers.network import IntegerNetwork, Step
+from .tflite_checks.audit import KERNELS, MOVED, audit, worker
+from .tflite_checks.weights import held_weights
 
 _ACCUMULATOR: Final = (1 << 31) - 1
 _BITS: Final = 8

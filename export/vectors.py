@@ -13,10 +13,10 @@ import numpy as np
 
 from ..ir import DataError, UnsupportedError, UsageError
 from .base import Source
-from .memory_files import fits, hex_digits, storage
-from .network import IntegerNetwork
-from .vectors_files import Recorder, examples_per_run, runs
-from .vectors_manifest import manifest
+from .integers.network import IntegerNetwork
+from .vector_files.files import Recorder, examples_per_run, runs
+from .vector_files.manifest import manifest
+from .vector_files.memory_files import fits, hex_digits, storage
 
 MANIFEST: Final = "manifest.json"
 

@@ -72,7 +72,7 @@ class Export:
         return {"schema": SCHEMA, **asdict(self), "folder": str(self.folder), "rounding_effect": effect}
 
 
-def export(
+def export_model(
     model: onnx_ir.Model | str | os.PathLike[str],
     target: str,
     output: str | os.PathLike[str],

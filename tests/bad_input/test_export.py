@@ -99,7 +99,7 @@ def stop(*_, **__):
     time.sleep(30)  # a signal is seen at the next step of the interpreter
 
 if moment == "recording":
-    from tqt_onnx.export import vectors_files
+    from tqt_onnx.export.vector_files import files as vectors_files
     write = vectors_files.Recorder.record
     vectors_files.Recorder.record = lambda *rest: (write(*rest), stop())
 elif moment == "manifest":

@@ -23,7 +23,7 @@ from tqt_onnx import BitWidths
 from tqt_onnx.export import CExporter
 from tqt_onnx.export.c import translate
 from tqt_onnx.ir import DataError, UnsupportedError
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 
 @pytest.mark.parametrize("layer", [16, 32])
@@ -147,7 +147,7 @@ def test_headers_and_files_are_cpp_too(tmp_path: Path) -> None:
 def test_the_self_test_says_ok_and_finds_a_changed_weight(tmp_path: Path) -> None:
     tqt_onnx.save(quantized("tail"), tmp_path / "net.q.onnx")
     np.save(tmp_path / "x.npy", examples(6))
-    result = export(tmp_path / "net.q.onnx", "c", tmp_path / "out", data=tmp_path / "x.npy")
+    result = export_model(tmp_path / "net.q.onnx", "c", tmp_path / "out", data=tmp_path / "x.npy")
     assert {file.path for file in result.files} == {"net.c", "net.h", "net_test.c"}
     assert any("p (Softmax)" in note and "left to the host" in note for note in result.notes)
     command = [compiler(), *SANITIZED, "net.c", "net_test.c", "-o", "test"]

@@ -11,12 +11,12 @@ from handoff_networks import NETWORKS, quantized
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tqt_onnx.export.c_kernels import Program, make_program
-from tqt_onnx.export.c_loops import Nest, affine, by_axis, joined
-from tqt_onnx.export.c_memory import Memory, plan_memory
-from tqt_onnx.export.c_names import Names, comment, identifier
-from tqt_onnx.export.c_types import Range, computed, literal, stored
-from tqt_onnx.export.c_values import read_values
+from tqt_onnx.export.c_code.kernels import Program, make_program
+from tqt_onnx.export.c_code.loops import Nest, affine, by_axis, joined
+from tqt_onnx.export.c_code.memory import Memory, plan_memory
+from tqt_onnx.export.c_code.names import Names, comment, identifier
+from tqt_onnx.export.c_code.types import Range, computed, literal, stored
+from tqt_onnx.export.c_code.values import read_values
 from tqt_onnx.ir import UnsupportedError
 from tqt_onnx.verbs.export import make_source
 

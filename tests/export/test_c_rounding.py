@@ -10,8 +10,8 @@ import pytest
 from c_programs import STRICT, compiler
 from integer_reader import round_and_saturate
 
-from tqt_onnx.export.c_rounding import Expression, helpers, rounded
-from tqt_onnx.export.c_types import Range, literal
+from tqt_onnx.export.c_code.rounding import Expression, helpers, rounded
+from tqt_onnx.export.c_code.types import Range, literal
 from tqt_onnx.kernels.fixed_point import requantize
 
 BOUNDS = [(-128, 127), (0, 96), (-32768, 32767), (0, 65535), (-(2**31), 2**31 - 1), (3, 100), (-9, -2)]
@@ -70,7 +70,7 @@ def test_it_is_the_specification_of_the_package(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mutant", ["rest >= half", "(below & 1) == 0", "half = (int32_t)1 << shift"])
 def test_another_rounding_is_seen(tmp_path: Path, mutant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cases above hold ties of either parity and sign, so that no other rounding passes."""
-    from tqt_onnx.export import c_rounding
+    from tqt_onnx.export.c_code import rounding as c_rounding
 
     text = c_rounding._HELPERS["shift_half_even"]
     original = {"rest >= half": "rest > half", "(below & 1) == 0": "(below & 1) != 0"}.get(

@@ -25,7 +25,7 @@ from tqt_onnx.cli import run as command
 from tqt_onnx.export import EXPORTERS
 from tqt_onnx.ir import UnsupportedError, load, quantizers_of, save
 from tqt_onnx.passes import insert_qdq
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 FITS = BitWidths(layer=32, relu=7, average_pool=7, reciprocal=7)
 EXACT = ("residual", "depthwise", "transposed", "tail")
@@ -45,7 +45,7 @@ def run(path: Path | onnx_ir.Model) -> np.ndarray:
 
 
 def write(model: onnx_ir.Model, folder: Path, **options: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    notes = export(model, "dpu", folder, options=options, data=examples(16, 5)).notes
+    notes = export_model(model, "dpu", folder, options=options, data=examples(16, 5)).notes
     reading = Reading(folder / "model.onnx")
     reading.check()
     written = json.loads((folder / "positions.json").read_text())
@@ -78,7 +78,7 @@ def test_the_default_model_fits_with_fix(name: str, layer: int, bias_bits: int, 
     model = quantized(name, BitWidths(layer=layer))  # type: ignore[arg-type]
     folder = tmp_path / "out"
     with pytest.raises(UnsupportedError, match=r"target dpu: layer '.*': .* --fix .* \(\d+ more; in all "):
-        export(model, "dpu", folder, options={"bias_bits": bias_bits})
+        export_model(model, "dpu", folder, options={"bias_bits": bias_bits})
     assert not folder.exists()
     written, notes = write(model, folder, fix=True, bias_bits=bias_bits)
     rules = {change["rule"] for change in written["changes"]}
@@ -148,8 +148,8 @@ def test_which_types_fit(bits: BitWidths, kept: Mapping[str, int], moved: Mappin
     folder = tmp_path / "out"
     if moved:
         with pytest.raises(UnsupportedError, match="a DPU's tensors are int8 and end at 127"):
-            export(model, "dpu", folder)
-    export(model, "dpu", folder, options={"fix": bool(moved)})
+            export_model(model, "dpu", folder)
+    export_model(model, "dpu", folder, options={"fix": bool(moved)})
     Reading(folder / "model.onnx").check()
     graph = quantizers_of(load(folder / "model.onnx"))
     before = quantizers_of(model)
@@ -212,7 +212,7 @@ def test_what_runs_on_the_cpu_is_named(tmp_path: Path) -> None:
 
 def test_without_data_the_cost_is_that_of_random_inputs(tmp_path: Path) -> None:
     model = quantized("residual", BitWidths())
-    notes = [export(model, "dpu", tmp_path / name, options={"fix": True}).notes for name in "ab"]
+    notes = [export_model(model, "dpu", tmp_path / name, options={"fix": True}).notes for name in "ab"]
     assert notes[0] == notes[1]
     assert any("on 16 random inputs (no --data): " in note for note in notes[0])
 

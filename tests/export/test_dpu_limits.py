@@ -17,10 +17,10 @@ from handoff_networks import NETWORKS, SHAPE, examples
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.export.dpu_limits import SHIFT_CUT, SHIFT_READ, SHIFT_WRITE, shift_bias_limit
+from tqt_onnx.export.dpu_rules.limits import SHIFT_CUT, SHIFT_READ, SHIFT_WRITE, shift_bias_limit
 from tqt_onnx.ir import Quantizer, QuantizerGraph, UnsupportedError, UsageError
 from tqt_onnx.passes import insert_qdq, remove_qdq
-from tqt_onnx.verbs.export import export
+from tqt_onnx.verbs.export import export_model
 
 FITS = BitWidths(layer=32, relu=7, average_pool=7, reciprocal=7)
 EXPONENTS = Mapping[str, int]
@@ -82,7 +82,7 @@ def exponent(quantizers: Mapping[str, Quantizer], *values: str) -> int:
 
 
 def write(model: onnx_ir.Model, folder: Path, **options: object) -> tuple[Reading, dict[str, object]]:
-    export(model, "dpu", folder, options=options, force=True)
+    export_model(model, "dpu", folder, options=options, force=True)
     reading = Reading(folder / "model.onnx")
     reading.check()
     return reading, json.loads((folder / "positions.json").read_text())
@@ -98,7 +98,7 @@ def compare(model: onnx_ir.Model, folder: Path, node: str, shift: str, value: in
 def refused(model: onnx_ir.Model, folder: Path, message: str) -> None:
     target = folder / "refused"
     with pytest.raises(UnsupportedError, match=message):
-        export(model, "dpu", target)
+        export_model(model, "dpu", target)
     assert not target.exists()
 
 
@@ -132,7 +132,7 @@ def test_shift_bias(inside: int, outside: int, tmp_path: Path) -> None:
     assert written["changes"] == []
     message = rf"layer 'y': shift_bias is {outside}, a DPU has -\d+ to 15"
     with pytest.raises(UnsupportedError, match=message):
-        export(last_layer(outside), "dpu", tmp_path / "refused", options={"bias_bits": 8})
+        export_model(last_layer(outside), "dpu", tmp_path / "refused", options={"bias_bits": 8})
     reading, _ = write(last_layer(outside), tmp_path / "out", bias_bits=8, fix=True)
     assert reading.shifts()["y"]["shift_bias"] == inside
     reading, written = write(last_layer(outside), tmp_path / "wide")
@@ -180,7 +180,7 @@ def test_shift_write_of_a_product(inside: int, outside: int, tmp_path: Path) -> 
 
 def test_a_concatenation_has_one_position(tmp_path: Path) -> None:
     bits = replace(FITS, relu=8)
-    export(changed("concat", lambda q: {}, bits=bits), "dpu", tmp_path / "same", options={"fix": True})
+    export_model(changed("concat", lambda q: {}, bits=bits), "dpu", tmp_path / "same", options={"fix": True})
     same = json.loads((tmp_path / "same" / "positions.json").read_text())
     assert "position" not in {change["rule"] for change in same["changes"]}
     apart = changed("concat", lambda q: {"relu__to__right": exponent(q, "left_relu") + 1}, bits=bits)
@@ -188,7 +188,7 @@ def test_a_concatenation_has_one_position(tmp_path: Path) -> None:
     (change,) = [change for change in written["changes"] if change["rule"] == "position"]
     assert change["layer"] == "joined"
     with pytest.raises(UnsupportedError, match=r"position: 1"):
-        export(apart, "dpu", tmp_path / "refused")
+        export_model(apart, "dpu", tmp_path / "refused")
 
 
 def test_a_pool_has_one_position(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_slope_that_is_no_step_of_256_is_refused_even_with_fix(slope: float, t
     net.op("Transpose", "leaky", name="y", perm=[0, 2, 3, 1])
     model = tqt_onnx.quantize(net.model({"x": SHAPE}, {"y": (8, 8, 2)}), examples(8, 0)).model
     with pytest.raises(UnsupportedError, match=r"layer 'leaky': a leaky relu of a DPU has one slope from 1/256 to 255/256"):
-        export(model, "dpu", tmp_path / "out", options={"fix": True})
+        export_model(model, "dpu", tmp_path / "out", options={"fix": True})
 
 
 @pytest.mark.parametrize(("slope", "steps"), [(0.1, 26), (0.2, 51), (0.01, 3), (0.5, 128)])
@@ -261,4 +261,4 @@ def test_the_table_of_limits() -> None:
 
 def test_other_widths_of_biases_are_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"bias bits must be 8 or 32. Received: 16"):
-        export(changed("tail", lambda q: {}), "dpu", tmp_path / "out", options={"bias_bits": 16})
+        export_model(changed("tail", lambda q: {}), "dpu", tmp_path / "out", options={"bias_bits": 16})

@@ -11,7 +11,7 @@ from dpu_reading import Reading
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.verbs.export import export
+from tqt_onnx.verbs.export import export_model
 
 pytestmark = pytest.mark.real
 
@@ -27,7 +27,7 @@ def test_real_networks_fit(name: str, shape: tuple[int, ...], data: Path, tmp_pa
     for bits, fix in ((FITS, False), (BitWidths(), True)):
         quantized = tqt_onnx.quantize(model, examples, bits=bits).model
         folder = tmp_path / str(fix)
-        export(quantized, "dpu", folder, options={"fix": fix}, data=examples)
+        export_model(quantized, "dpu", folder, options={"fix": fix}, data=examples)
         Reading(folder / "model.onnx").check()
         result = tqt_onnx.check(folder / "model.onnx", examples[:2])
         assert result.ok

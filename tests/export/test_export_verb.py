@@ -21,7 +21,7 @@ from tqt_onnx.cli import run
 from tqt_onnx.export import EXPORTERS, QdqExporter, Source
 from tqt_onnx.ir import DataError, ModelError, UsageError
 from tqt_onnx.ir.errors import TqtOnnxError
-from tqt_onnx.verbs.export import export
+from tqt_onnx.verbs.export import export_model
 from tqt_onnx.verbs.export_folder import atomic_folder
 
 
@@ -42,7 +42,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_manifest_says_what_was_written(model: Path, tmp_path: Path) -> None:
-    result = export(model, "qdq", tmp_path / "out")
+    result = export_model(model, "qdq", tmp_path / "out")
     assert [file.path for file in result.files] == ["net.v2.onnx"]  # the name of the model without .q.onnx
     for file in result.files:
         data = (tmp_path / "out" / file.path).read_bytes()
@@ -55,22 +55,22 @@ def test_the_manifest_says_what_was_written(model: Path, tmp_path: Path) -> None
 
 
 def test_a_model_in_memory_has_no_name(tmp_path: Path) -> None:
-    export(quantized("residual", 32), "qdq", tmp_path / "out")
+    export_model(quantized("residual", 32), "qdq", tmp_path / "out")
     assert (tmp_path / "out" / "model.onnx").is_file()
 
 
 def test_a_file_whose_name_is_all_suffix(model: Path, tmp_path: Path) -> None:
     (tmp_path / ".onnx").write_bytes(model.read_bytes())
-    export(tmp_path / ".onnx", "qdq", tmp_path / "out")
+    export_model(tmp_path / ".onnx", "qdq", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "export.json").read_text())["model"] == "model"
     assert (tmp_path / "out" / "model.onnx").is_file()
 
 
 def test_limit_seed_and_exclude_choose_examples(model: Path, tmp_path: Path) -> None:
     data, (tensors, floats) = examples(6), ("manifest.json", "floats/000_x.npy")
-    export(model, "vectors", tmp_path / "a", data=data, limit=2)
+    export_model(model, "vectors", tmp_path / "a", data=data, limit=2)
     np.testing.assert_array_equal(np.load(tmp_path / "a" / floats), data[:2])
-    export(model, "vectors", tmp_path / "b", data=data, limit=3, seed=5)
+    export_model(model, "vectors", tmp_path / "b", data=data, limit=3, seed=5)
     drawn = np.load(tmp_path / "b" / floats)
     assert drawn.shape[0] == 3 and all(any(np.array_equal(one, other) for other in data) for one in drawn)
     assert not np.array_equal(drawn, data[:3])
@@ -82,7 +82,7 @@ def test_the_command_is_the_verb(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert run(words) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["folder"] == f"{tmp_path}/cli"
-    result = export(model, "vectors", tmp_path / "verb", data=model.parent / "x.npy", limit=2)
+    result = export_model(model, "vectors", tmp_path / "verb", data=model.parent / "x.npy", limit=2)
     assert content(tmp_path / "cli") == content(tmp_path / "verb")
     assert printed == {**json.loads(json.dumps(result.to_dict())), "folder": f"{tmp_path}/cli"}
     assert run([*words[:-1], f"{tmp_path}/r.json", "--force"]) == 0
@@ -101,7 +101,7 @@ def test_the_list_needs_no_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_options_reach_the_exporter(model: Path, tmp_path: Path) -> None:
-    result = export(model, "integer", tmp_path / "out", options={"integer_io": True})
+    result = export_model(model, "integer", tmp_path / "out", options={"integer_io": True})
     assert json.loads((tmp_path / "out" / "export.json").read_text())["options"] == {"integer_io": True}
     assert result.target == "integer"
     (file,) = (tmp_path / "out").glob("*.onnx")
@@ -114,11 +114,11 @@ def test_options_reach_the_exporter(model: Path, tmp_path: Path) -> None:
 
 def test_unknown_targets_and_options(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"targets are qdq, .*Received: 'fpga'"):
-        export(quantized("residual", 32), "fpga", tmp_path / "out")
+        export_model(quantized("residual", 32), "fpga", tmp_path / "out")
     with pytest.raises(UsageError, match=r"target qdq takes no options\. Received: --integer-io"):
-        export(quantized("residual", 32), "qdq", tmp_path / "out", options={"integer_io": True})
+        export_model(quantized("residual", 32), "qdq", tmp_path / "out", options={"integer_io": True})
     with pytest.raises(UsageError, match=r"target integer takes --integer-io\. Received: --fix"):
-        export(quantized("residual", 32), "integer", tmp_path / "out", options={"fix": True})
+        export_model(quantized("residual", 32), "integer", tmp_path / "out", options={"fix": True})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,7 +126,7 @@ def test_models_that_are_not_quantized(tmp_path: Path) -> None:
     model = quantized("residual", 32).clone()
     model.metadata_props.clear()
     with pytest.raises(ModelError, match="not a quantized model"):
-        export(model, "qdq", tmp_path / "out")
+        export_model(model, "qdq", tmp_path / "out")
 
 
 def test_a_model_that_was_tampered_with(tmp_path: Path) -> None:
@@ -139,18 +139,18 @@ def test_a_model_that_was_tampered_with(tmp_path: Path) -> None:
         (place,) = [index for index, t in enumerate(changed.graph.initializer) if t.name == scales[0].name]
         changed.graph.initializer[place].CopyFrom(onnx.numpy_helper.from_array(np.asarray(value), scales[0].name))
         with pytest.raises(TqtOnnxError, match=r"is recorded|power of two"):
-            export(onnx_ir.from_proto(changed), "qdq", tmp_path / "out")
+            export_model(onnx_ir.from_proto(changed), "qdq", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_data_that_does_not_fit(model: Path, tmp_path: Path) -> None:
     for data in (np.zeros((2, 8, 8, 4), np.float32), np.zeros((0, 8, 8, 3), np.float32), {"z": examples(2)}):
         with pytest.raises(DataError):
-            export(model, "vectors", tmp_path / "out", data=data)
+            export_model(model, "vectors", tmp_path / "out", data=data)
     nan = examples(3)
     nan[1, 0, 0, 0] = np.nan
     with pytest.raises(DataError):
-        export(model, "vectors", tmp_path / "out", data=nan)
+        export_model(model, "vectors", tmp_path / "out", data=nan)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -159,19 +159,19 @@ def test_data_that_does_not_fit(model: Path, tmp_path: Path) -> None:
 
 def test_a_folder_in_the_way(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export(model, "qdq", out)
+    export_model(model, "qdq", out)
     before = content(out)
     with pytest.raises(UsageError, match="exists; give another name, or --force"):
-        export(model, "vectors", out, data=examples(2))
+        export_model(model, "vectors", out, data=examples(2))
     assert content(out) == before
-    export(model, "vectors", out, data=examples(2), force=True)
+    export_model(model, "vectors", out, data=examples(2), force=True)
     assert "net.onnx" not in content(out)  # nothing of the other target is left
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_empty_folder_is_filled(model: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    export(model, "qdq", tmp_path / "out")
+    export_model(model, "qdq", tmp_path / "out")
     assert len(content(tmp_path / "out")) == 2
 
 
@@ -198,13 +198,13 @@ def _beside(out: Path) -> Iterator[str]:
 
 def test_what_the_user_put_into_the_folder_stays(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export(model, "qdq", out)
+    export_model(model, "qdq", out)
     for what in _beside(out):
         before = content(out)
         with pytest.raises(UsageError, match="holds something that no export wrote"):
-            export(model, "qdq", out, force=True)
+            export_model(model, "qdq", out, force=True)
         assert content(out) == before, what
-    export(model, "qdq", out, force=True)
+    export_model(model, "qdq", out, force=True)
 
 
 def test_what_comes_into_the_way_meanwhile_stays(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_what_comes_into_the_way_meanwhile_stays(model: Path, tmp_path: Path, mo
     monkeypatch.setattr(QdqExporter, "write", slow)
     for force in (False, True):
         with pytest.raises(UsageError):
-            export(model, "qdq", tmp_path / "out", force=force)
+            export_model(model, "qdq", tmp_path / "out", force=force)
         assert content(tmp_path) == {"out/mine.txt": b"precious"}
         (tmp_path / "out" / "mine.txt").unlink()
         (tmp_path / "out").rmdir()
@@ -229,10 +229,10 @@ def test_a_link_is_not_replaced(model: Path, tmp_path: Path) -> None:
     for name, goal in (("link", "there"), ("dangling", "gone"), ("loop", "loop")):
         (tmp_path / name).symlink_to(tmp_path / goal)
         with pytest.raises(UsageError, match="exists and is no folder"):
-            export(model, "qdq", tmp_path / name, force=True)
+            export_model(model, "qdq", tmp_path / name, force=True)
     with pytest.raises(UsageError, match="does not exist"):
-        export(model, "qdq", tmp_path / "loop" / "out")
-    export(model, "qdq", tmp_path / "link" / "out")  # one in the way to it is
+        export_model(model, "qdq", tmp_path / "loop" / "out")
+    export_model(model, "qdq", tmp_path / "link" / "out")  # one in the way to it is
     assert (tmp_path / "there" / "out" / "export.json").is_file()
 
 
@@ -241,9 +241,9 @@ def test_the_current_folder_is_not_replaced(model: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path / "here")
     for name in (".", "../here", "..", "sub/.."):
         with pytest.raises(UsageError, match=r"is the current folder, or holds it|does not exist"):
-            export(model, "qdq", name, force=True)
+            export_model(model, "qdq", name, force=True)
     assert content(tmp_path) == {}
-    export(model, "qdq", "out")
+    export_model(model, "qdq", "out")
     assert (tmp_path / "here" / "out" / "export.json").is_file()
 
 
@@ -252,18 +252,18 @@ def test_a_folder_that_holds_what_is_read(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(QdqExporter, "check", lambda self, source: None)
         patch.setattr(QdqExporter, "write", lambda self, source, folder: tqt_onnx.save(source.model, folder / "m.onnx") and ())
-        export(quantized("residual", 32), "qdq", out)
+        export_model(quantized("residual", 32), "qdq", out)
     before = content(out)
     with pytest.raises(UsageError, match=r"out: holds the input .*m\.onnx; the name of another folder is expected"):
-        export(out / "m.onnx", "qdq", out, force=True)
+        export_model(out / "m.onnx", "qdq", out, force=True)
     with pytest.raises(UsageError, match=r"out: holds the input .*x\.npy"):
-        export(quantized("residual", 32), "vectors", out, data=out / "x.npy", force=True)
+        export_model(quantized("residual", 32), "vectors", out, data=out / "x.npy", force=True)
     assert content(out) == before
 
 
 def test_a_rename_that_fails_puts_the_old_folder_back(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "out"
-    export(model, "qdq", out)
+    export_model(model, "qdq", out)
     before, rename = content(out), Path.rename
 
     for error in (OSError(5, "Input/output error"), KeyboardInterrupt()):
@@ -275,7 +275,7 @@ def test_a_rename_that_fails_puts_the_old_folder_back(model: Path, tmp_path: Pat
 
         monkeypatch.setattr(Path, "rename", fails)
         with pytest.raises((UsageError, KeyboardInterrupt)):
-            export(model, "vectors", out, data=examples(2), force=True)
+            export_model(model, "vectors", out, data=examples(2), force=True)
         assert content(out) == before
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

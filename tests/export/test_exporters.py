@@ -29,7 +29,7 @@ from tqt_onnx.export import EXPORTERS, Source
 from tqt_onnx.ir import UnsupportedError, UsageError
 from tqt_onnx.ir.errors import TqtOnnxError
 from tqt_onnx.passes import BitWidths
-from tqt_onnx.verbs.export import Export, export, make_source
+from tqt_onnx.verbs.export import Export, export_model, make_source
 from tqt_onnx.verbs.sources import Feeder
 
 ROUNDINGS = {"half_even", "half_up", "half_away", "floor_pool"}
@@ -75,7 +75,7 @@ def every_target(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     folder = tmp_path_factory.mktemp("once") / "out"
     before = os.umask(0o027)
     try:
-        return export(held_by(request.param), request.param, folder, data=data_for(request.param))
+        return export_model(held_by(request.param), request.param, folder, data=data_for(request.param))
     finally:
         os.umask(before)
 
@@ -127,7 +127,7 @@ def test_every_refusal_names_the_target_and_writes_nothing(target: str, tmp_path
     for name, layer, weight in itertools.product(names, (16, 32), (8, 4)):
         folder = tmp_path / f"{name}{layer}{weight}"
         try:
-            export(quantized(name, layer, weight), target, folder, data=data_for(target))
+            export_model(quantized(name, layer, weight), target, folder, data=data_for(target))
         except UnsupportedError as error:
             assert str(error).startswith(f"target {target}: "), error
             assert not folder.exists()
@@ -147,7 +147,7 @@ def test_what_check_refuses_is_not_written(target: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(EXPORTERS[target], "check", refuse)
     monkeypatch.setattr(EXPORTERS[target], "write", write)
     with pytest.raises(UnsupportedError, match=f"target {target}: no"):
-        export(quantized("residual", 32), target, tmp_path / "out", data=data_for(target))
+        export_model(quantized("residual", 32), target, tmp_path / "out", data=data_for(target))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,7 +170,7 @@ def test_files_are_listed_and_take_the_users_permissions(written: Export) -> Non
 
 
 def test_two_exports_are_the_same_bytes(written: Export, tmp_path: Path) -> None:
-    again = export(held_by(written.target), written.target, tmp_path / "elsewhere", data=data_for(written.target))
+    again = export_model(held_by(written.target), written.target, tmp_path / "elsewhere", data=data_for(written.target))
     assert again.files == written.files
     assert again.notes == written.notes
 
@@ -197,7 +197,7 @@ def disk_of(size: int) -> Iterator[None]:
 def test_a_disk_that_fills_up_leaves_nothing(target: str, tmp_path: Path) -> None:
     model, data = held_by(target), data_for(target)
     with disk_of(400), pytest.raises(TqtOnnxError) as refused:
-        export(model, target, tmp_path / "out", data=data)
+        export_model(model, target, tmp_path / "out", data=data)
     assert "cannot be written" in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -215,12 +215,12 @@ def test_a_write_that_breaks_off_leaves_what_was_there(
     monkeypatch.setattr(EXPORTERS[target], "check", lambda self, source: None)
     monkeypatch.setattr(EXPORTERS[target], "write", lambda self, source, folder: (folder / "a").write_bytes(b"old") and ())
     model, data = quantized("residual", 32), data_for(target)
-    export(model, target, tmp_path / "out", data=data)
+    export_model(model, target, tmp_path / "out", data=data)
     monkeypatch.setattr(EXPORTERS[target], "write", write)
     expected = UsageError if isinstance(error, OSError) else type(error)
     for folder in ("new", "out"):
         with pytest.raises(expected):
-            export(model, target, tmp_path / folder, data=data, force=True)
+            export_model(model, target, tmp_path / folder, data=data, force=True)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "export.json"]
     assert (tmp_path / "out" / "a").read_bytes() == b"old"

@@ -19,9 +19,9 @@ from onnx.reference.op_run import OpRun
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.export import IntegerNetwork
-from tqt_onnx.export.finn_moves import flattens, transposition
-from tqt_onnx.export.finn_thresholds import threshold, threshold_tables
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.export.finn_model.moves import flattens, transposition
+from tqt_onnx.export.finn_model.thresholds import threshold, threshold_tables
+from tqt_onnx.verbs.export import export_model, make_source
 
 DOMAIN = "qonnx.custom_op.general"
 HELD = ("residual", "depthwise", "concat", "tail")
@@ -39,7 +39,7 @@ class MultiThreshold(OpRun):
 
 def written(model: onnx_ir.Model, folder: Path) -> Path:
     tqt_onnx.save(model, folder / "net.q.onnx", force=True)
-    export(folder / "net.q.onnx", "finn", folder / "net", force=True)
+    export_model(folder / "net.q.onnx", "finn", folder / "net", force=True)
     return folder / "net"
 
 
@@ -213,7 +213,7 @@ def test_other_layers(tmp_path: Path) -> None:
 
 def test_notes(tmp_path: Path) -> None:
     tqt_onnx.save(quantized("depthwise", 32), tmp_path / "net.q.onnx")
-    result = export(tmp_path / "net.q.onnx", "finn", tmp_path / "net")
+    result = export_model(tmp_path / "net.q.onnx", "finn", tmp_path / "net")
     tables = threshold_tables(network_of(quantized("depthwise", 32))).values()
     moved, count = sum(table.moved for table in tables), sum(table.even.size for table in tables)
     assert 0 < moved < count

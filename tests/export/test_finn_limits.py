@@ -16,9 +16,9 @@ from handoff_networks import NETWORKS, SHAPE, examples, quantized
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.export import IntegerNetwork
-from tqt_onnx.export.finn_limits import check_network
+from tqt_onnx.export.finn_model.limits import check_network
 from tqt_onnx.ir import UnsupportedError
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 
 def network_of(model: onnx_ir.Model) -> IntegerNetwork:
@@ -119,7 +119,7 @@ def test_what_finn_has_not_is_refused_by_name(build: Callable[[], onnx_ir.Model]
 def test_sixteen_bit_accumulators_are_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
     tqt_onnx.save(quantized(name, 16), tmp_path / "net.q.onnx")
     with pytest.raises(UnsupportedError, match=r"layer 'conv': .*16 bits.*--layer-bits 32. Received: contract layer16"):
-        export(tmp_path / "net.q.onnx", "finn", tmp_path / "net")
+        export_model(tmp_path / "net.q.onnx", "finn", tmp_path / "net")
     assert [path.name for path in tmp_path.iterdir()] == ["net.q.onnx"]
 
 

@@ -24,7 +24,7 @@ from tqt_onnx.export.hls4ml_file import GraphFile
 from tqt_onnx.export.hls4ml_layout import Held, brought, channels_last, permuted, plain, reshaped
 from tqt_onnx.export.hls4ml_steps import clipped_bounds, constant_bits, dense_kernel, split_rectifiers
 from tqt_onnx.ir import UnsupportedError
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 READ = {"Add", "Concat", "Conv", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "Quant", "Relu", "Reshape", "Sub", "Transpose"}
 HELD = ("residual", "depthwise", "leaky", "concat", "tail", "wide")
@@ -32,7 +32,7 @@ HELD = ("residual", "depthwise", "leaky", "concat", "tail", "wide")
 
 def written(model: onnx_ir.Model, folder: Path, **more: Any) -> tuple[onnx.ModelProto, dict[str, Any]]:
     tqt_onnx.save(model, folder / "net.q.onnx", force=True)
-    export(folder / "net.q.onnx", "hls4ml", folder / "net", **more)
+    export_model(folder / "net.q.onnx", "hls4ml", folder / "net", **more)
     return onnx.load(folder / "net" / "net.onnx"), json.loads((folder / "net" / "config.json").read_text())
 
 
@@ -132,7 +132,7 @@ def test_what_hls4ml_cannot_share_or_stream_is_said(tmp_path: Path) -> None:
 def test_a_softmax_is_cut_off_and_golden_vectors_are_the_oracles(tmp_path: Path) -> None:
     tqt_onnx.save(quantized("tail", 16), tmp_path / "net.q.onnx")
     data = examples(9, 3)
-    result = export(tmp_path / "net.q.onnx", "hls4ml", tmp_path / "net", data=data)
+    result = export_model(tmp_path / "net.q.onnx", "hls4ml", tmp_path / "net", data=data)
     assert any("cut off" in note and "'p'" not in note and " p;" in note for note in result.notes)
     config = json.loads((tmp_path / "net" / "config.json").read_text())
     assert config["outputs"] == [{"name": "y", "exponent": -2, "shape": [5]}]
@@ -259,7 +259,11 @@ def test_a_scale_beyond_the_bits_of_an_int_is_refused(tmp_path: Path) -> None:
             ["r", "y"],
             "output 'y': must be numbers of its own. Received: those of 'r'",
         ),
-        ([("Relu", ["conv"], {"name": "r"}), ("Flatten", ["x"], {})], ["r", "y"], "those of 'x'"),
+        (
+            [("Relu", ["conv"], {"name": "r"}), ("Flatten", ["x"], {})],
+            ["r", "y"],
+            "output 'y': must be computed by a layer. Received: input 'x'",
+        ),
     ],
 )
 def test_outputs_that_hls4ml_could_not_tell_apart_are_refused(nodes: Nodes, outputs: list[str], word: str, tmp_path: Path) -> None:
@@ -293,6 +297,11 @@ def test_a_transpose_is_written_only_where_elements_move() -> None:
     assert brought(file, "b", Held("v", (1, 3, 1, 1), plain(4)), channels_last(4)).name == "b_view"  # a Reshape
     moved = brought(file, "c", held, plain(4))
     assert moved.name == "c_transpose" and moved.stored == (1, 3, 8, 8)
+    low = permuted(Held("x", (1, 1, 8, 3), plain(4)), [0, 3, 1, 2])
+    assert brought(file, "f", low, plain(4)).name == "f_unsqueezed"
+    (node,) = [node for node in file.model([("f_unsqueezed", "y")]).graph.node if node.op_type == "Transpose"]
+    assert attributes(node) == {"perm": [0, 2, 1]}
+    file = GraphFile()
     flat = reshaped(file, "d", held, (1, 192))
     assert flat.rows is not None
     np.testing.assert_array_equal(flat.rows, np.arange(192).reshape(3, 8, 8).transpose(1, 2, 0).ravel())

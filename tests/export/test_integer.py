@@ -17,7 +17,7 @@ from integer_runs import compare, exported, run, tapped
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.export import IntegerExporter
-from tqt_onnx.export.network import SUMS
+from tqt_onnx.export.integers.network import SUMS
 from tqt_onnx.ir import quantizers_of
 from tqt_onnx.verbs.export import make_source
 from tqt_onnx.verify import certify, run_optimized, run_tapped

@@ -11,10 +11,10 @@ from integer_reader import run_operation
 from integer_runs import evaluate, given
 
 from tqt_onnx.export import Operation
-from tqt_onnx.export.integer_elementwise import shifted
-from tqt_onnx.export.integer_graph import Builder, Carried
-from tqt_onnx.export.integer_model import OPERATIONS
-from tqt_onnx.export.network import MOVES, SUMS
+from tqt_onnx.export.integer_onnx.elementwise import shifted
+from tqt_onnx.export.integer_onnx.graph import Builder, Carried
+from tqt_onnx.export.integer_onnx.model import OPERATIONS
+from tqt_onnx.export.integers.network import MOVES, SUMS
 from tqt_onnx.ir import UnsupportedError
 
 RANGES = {"u8": (0, 255), "s8": (-128, 127), "s16": (-32768, 32767), "wide": (-(1 << 40), 1 << 40)}

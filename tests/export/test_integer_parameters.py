@@ -14,7 +14,7 @@ from handoff_networks import NETWORKS, examples, quantized
 from integer_reader import run_step
 
 from tqt_onnx.export import IntegerNetwork
-from tqt_onnx.export.parameters import write_parameters
+from tqt_onnx.export.integer_onnx.parameters import write_parameters
 from tqt_onnx.verbs.export import make_source
 
 

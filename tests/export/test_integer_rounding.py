@@ -10,8 +10,8 @@ from integer_reader import round_and_saturate
 from integer_runs import evaluate, given
 
 from tqt_onnx.export import Tensor
-from tqt_onnx.export.integer_graph import F64, I32, Builder, Carried, narrowest, widest
-from tqt_onnx.export.integer_rounding import requantize
+from tqt_onnx.export.integer_onnx.graph import F64, I32, Builder, Carried, narrowest, widest
+from tqt_onnx.export.integer_onnx.rounding import requantize
 from tqt_onnx.ir import UnsupportedError
 
 TYPES = [(bits, signed) for bits in (4, 8, 10, 16) for signed in (True, False)]

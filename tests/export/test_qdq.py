@@ -21,7 +21,7 @@ from random_networks import Network, networks
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.ir import DataError, UnsupportedError, name_of
-from tqt_onnx.verbs.export import Export, export
+from tqt_onnx.verbs.export import Export, export_model
 from tqt_onnx.verify import FixedPoint, Oracle, certify, run_optimized
 from tqt_onnx.verify.runtime import session_options
 from tqt_onnx.verify.truncate import truncated
@@ -94,7 +94,7 @@ def inverted(seed: int = 0) -> onnx_ir.Model:
 @pytest.mark.parametrize("name", TESTED)
 def test_the_file_gives_the_oracles_numbers_in_integer_kernels(name: str, weight: int, tmp_path: Path) -> None:
     model = quantized(name, 32, weight)
-    result = export(model, "qdq", tmp_path / "out")
+    result = export_model(model, "qdq", tmp_path / "out")
     assert_exact(model, file_of(result), {"x": examples(64, 5)})
     expected = {
         "leaky": {"conv": "its sum is rounded to 16 bits", "conv2": "its sum is rounded to 16 bits"},
@@ -106,7 +106,7 @@ def test_the_file_gives_the_oracles_numbers_in_integer_kernels(name: str, weight
 
 def test_layer16_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=r"target qdq: layer 'conv': .*16 bits.*--layer-bits 32.*Received: contract layer16"):
-        export(quantized("residual", 16), "qdq", tmp_path / "out")
+        export_model(quantized("residual", 16), "qdq", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +127,7 @@ def test_an_int8_tensor_with_two_readers_keeps_no_layer_in_float(bits: BitWidths
     model = tqt_onnx.quantize(inverted(), images[:32], bits=bits).model
     before = onnx_ir.serde.serialize_model(model).SerializeToString()
     assert left_in_float(before, tmp_path)  # what is written is needed: as it is, the model does not fuse
-    result = export(model, "qdq", tmp_path / "out")
+    result = export_model(model, "qdq", tmp_path / "out")
     assert onnx_ir.serde.serialize_model(model).SerializeToString() == before
     assert result.notes[0] == "12 of 12 compute layers run in integers in onnxruntime."
     assert left_in_float(file_of(result), tmp_path) == set()
@@ -140,7 +140,7 @@ def test_an_int8_tensor_with_two_readers_keeps_no_layer_in_float(bits: BitWidths
 
 def test_the_file_is_standard_and_its_ends_are_those_of_the_model(tmp_path: Path) -> None:
     model = quantized("concat", 32, 4)
-    written = onnx.load(file_of(export(model, "qdq", tmp_path / "out")))
+    written = onnx.load(file_of(export_model(model, "qdq", tmp_path / "out")))
     assert [(entry.domain, entry.version) for entry in written.opset_import] == [("", 21)]
     assert written.ir_version == 10
     assert {node.domain for node in written.graph.node} == {""}
@@ -166,17 +166,17 @@ def test_two_inputs_of_which_one_is_read_twice(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     feeds = {name: rng.normal(size=(24, 2, 6, 6)).astype(np.float32) for name in "ab"}
     model = tqt_onnx.quantize(floats, feeds, bits=BitWidths(layer=32)).model
-    result = export(model, "qdq", tmp_path / "out")
+    result = export_model(model, "qdq", tmp_path / "out")
     assert (named(result), left_in_float(file_of(result), tmp_path)) == ({}, set())
     assert_exact(model, file_of(result), feeds)
 
 
 def test_what_is_not_promised_is_said(tmp_path: Path) -> None:
-    notes = export(quantized("wide", 32), "qdq", tmp_path / "wide").notes
+    notes = export_model(quantized("wide", 32), "qdq", tmp_path / "wide").notes
     assert any(re.match(r"layer 'y' has no certificate: its sums can reach [\d,]+, beyond 2\^24", note) for note in notes)
-    notes = export(quantized("swish", 32), "qdq", tmp_path / "swish").notes
+    notes = export_model(quantized("swish", 32), "qdq", tmp_path / "swish").notes
     assert any(note.startswith("2 functions of one tensor") for note in notes)
-    assert not any("certificate" in note for note in export(quantized("residual", 32), "qdq", tmp_path / "residual").notes)
+    assert not any("certificate" in note for note in export_model(quantized("residual", 32), "qdq", tmp_path / "residual").notes)
 
 
 @settings(max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
@@ -192,7 +192,7 @@ def test_random_networks(tmp_path_factory: pytest.TempPathFactory, network: Netw
         event("refused")
         return
     folder = tmp_path_factory.mktemp("qdq")
-    result = export(model, "qdq", folder / "out")
+    result = export_model(model, "qdq", folder / "out")
     assert left_in_float(file_of(result), folder) == set(named(result))
     if oracle.islands or not all(layer.certified for layer in certify(model, oracle.plan)):
         event("not promised")
@@ -214,7 +214,7 @@ def test_real_networks_run_in_integers(file: str, layers: int, data: Path, tmp_p
     size = tuple(int(dim) for dim in floats.graph.inputs[0].shape[1:])  # type: ignore[union-attr]
     images = np.random.default_rng(0).uniform(-1, 1, (8, *size)).astype(np.float32)
     model = tqt_onnx.quantize(floats, images, bits=BitWidths(layer=32)).model
-    result = export(model, "qdq", tmp_path / "out")
+    result = export_model(model, "qdq", tmp_path / "out")
     assert result.notes[0] == f"{layers} of {layers} compute layers run in integers in onnxruntime."
     assert left_in_float(file_of(result), tmp_path) == set()
     feeds = {floats.graph.inputs[0].name or "": images}

@@ -6,8 +6,8 @@ import numpy as np
 import onnx_ir
 import pytest
 
-from tqt_onnx.export.qdq_bounds import round_before_clips
-from tqt_onnx.export.qdq_storage import store_unsigned
+from tqt_onnx.export.qdq_rewrites.bounds import round_before_clips
+from tqt_onnx.export.qdq_rewrites.storage import store_unsigned
 from tqt_onnx.verify import FixedPoint, Oracle, run_optimized
 
 TWICE = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,256] x) => (float[N,256] y, float[N,256] z)

@@ -18,11 +18,11 @@ from onnx.reference.op_run import OpRun
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.export.network import Step
-from tqt_onnx.export.qonnx_file import _INPUTS, _NEWER, SAME_FORM, opset_for, with_batch_one, write_file
-from tqt_onnx.export.qonnx_quant import QuantForm, check_constants, is_exact_copy, quant_bits, write_quants
+from tqt_onnx.export.integers.network import Step
+from tqt_onnx.export.qonnx_dialect.file import _INPUTS, _NEWER, SAME_FORM, opset_for, with_batch_one, write_file
+from tqt_onnx.export.qonnx_dialect.quant import QuantForm, check_constants, is_exact_copy, quant_bits, write_quants
 from tqt_onnx.ir import UnsupportedError
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 DOMAIN = "qonnx.custom_op.general"
 OUTER = {"x", "y", "p"}
@@ -39,7 +39,7 @@ class Quant(OpRun):
 
 def written(model: onnx_ir.Model, folder: Path) -> onnx.ModelProto:
     tqt_onnx.save(model, folder / "net.q.onnx", force=True)
-    export(folder / "net.q.onnx", "qonnx", folder / "net", force=True)
+    export_model(folder / "net.q.onnx", "qonnx", folder / "net", force=True)
     return onnx.load(folder / "net" / "net.onnx")
 
 
@@ -212,7 +212,7 @@ def test_a_carried_width_is_that_of_its_bounds() -> None:
 )
 def test_notes_name_what_a_float_executor_may_get_wrong(name: str, words: list[str], tmp_path: Path) -> None:
     tqt_onnx.save(quantized(name, 32), tmp_path / "net.q.onnx")
-    result = export(tmp_path / "net.q.onnx", "qonnx", tmp_path / "net")
+    result = export_model(tmp_path / "net.q.onnx", "qonnx", tmp_path / "net")
     assert result.notes[0] == "written for one example (batch 1) in opset 13"
     assert len(result.notes) == 1 + bool(words)
     assert all(word in result.notes[-1] for word in words)

@@ -25,7 +25,7 @@ from tflite_reader import EXACT_IN_XNNPACK, every_layer, outputs
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.export import Source, TfliteExporter
-from tqt_onnx.export.tflite_weights import held_weights, weighted
+from tqt_onnx.export.tflite_checks.weights import held_weights, weighted
 from tqt_onnx.ir import DataError, UnsupportedError
 from tqt_onnx.verbs.export import make_source
 

@@ -26,11 +26,11 @@ from random_networks import Network, networks
 
 import tqt_onnx
 from tqt_onnx.export import VectorsExporter, memory_files, vectors
-from tqt_onnx.export.memory_files import GrowingArray, WordFiles, hex_lines, safe_stem, storage
-from tqt_onnx.export.vectors_axes import axes_of
+from tqt_onnx.export.vector_files.axes import axes_of
+from tqt_onnx.export.vector_files.memory_files import GrowingArray, WordFiles, hex_lines, safe_stem, storage
 from tqt_onnx.ir import DataError, UnsupportedError, UsageError
 from tqt_onnx.passes import BitWidths
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 from tqt_onnx.verbs.sources import Feeder
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -111,7 +111,7 @@ def _of_run(tensor: Mapping[str, Any], array: Array, run: int, count: int) -> Ar
 
 def written(model: onnx_ir.Model, folder: Path, data: Any) -> dict[str, Any]:
     """Exported and recomputed from both forms."""
-    export(model, "vectors", folder, data=data)
+    export_model(model, "vectors", folder, data=data)
     recomputed(folder, read_mem)
     return recomputed(folder, read_npy)
 
@@ -278,7 +278,7 @@ def test_random_networks() -> None:
                 model = quantize_network(network)
             except (DataError, UnsupportedError):
                 return
-            export(model, "vectors", Path(name) / "v", data=network.inputs)
+            export_model(model, "vectors", Path(name) / "v", data=network.inputs)
             for read in READERS.values():
                 manifest = recomputed(Path(name) / "v", read)
             seen.update("written left" for layer in manifest["layers"] if layer["shift"] < 0)
@@ -323,7 +323,7 @@ def test_a_model_that_takes_several_at_once(tmp_path: Path) -> None:
     manifest = written(fixed_batch(), tmp_path / "v", rows(6, 3))
     assert (manifest["examples"], manifest["examples_per_run"]) == (6, 2)
     with pytest.raises(DataError, match=r"takes 2 examples at once; whole runs are expected\. Received: 5"):
-        export(fixed_batch(), "vectors", tmp_path / "odd", data=rows(5, 3))
+        export_model(fixed_batch(), "vectors", tmp_path / "odd", data=rows(5, 3))
     assert not (tmp_path / "odd").exists()
 
 
@@ -366,12 +366,12 @@ def test_what_float_parts_compute_is_given(tmp_path: Path) -> None:
     if not manifest["given"]:
         pytest.fail(f"a float part in the middle is expected: {manifest['float_parts']}")
     assert manifest["float_parts"] and not any(part["is_tail"] for part in manifest["float_parts"])
-    (note,) = export(model, "vectors", tmp_path / "n", data=rows(4, 3)).notes[1:]
+    (note,) = export_model(model, "vectors", tmp_path / "n", data=rows(4, 3)).notes[1:]
     assert note.startswith("Float parts are no steps; what is quantized behind them is recorded as given (")
 
 
 def test_a_float_tail_is_left_out(tmp_path: Path) -> None:
-    result = export(quantized("tail"), "vectors", tmp_path / "v", data=examples(2))
+    result = export_model(quantized("tail"), "vectors", tmp_path / "v", data=examples(2))
     assert result.notes[1] == "The float tail is left out (p)."
     manifest = read_manifest(tmp_path / "v")
     assert manifest["outputs"] == [{"name": "p", "tensor": None, "shape": [None, 5]}] and manifest["ends"] == ["y__q"]
@@ -382,17 +382,19 @@ def test_a_float_tail_is_left_out(tmp_path: Path) -> None:
 
 def test_more_than_a_disk_should_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = quantized("residual"), examples(50)
-    sizes = [sum(file.bytes for file in export(model, "vectors", tmp_path / f"{n}", data=data, limit=n).files) for n in (10, 20)]
+    sizes = [
+        sum(file.bytes for file in export_model(model, "vectors", tmp_path / f"{n}", data=data, limit=n).files) for n in (10, 20)
+    ]
     each = (sizes[1] - sizes[0]) / 10
     monkeypatch.setattr(vectors, "MOST_BYTES", int(30.5 * each))
     with pytest.raises(UnsupportedError, match=r"--limit \d+ or less is expected. Received: 50 examples") as refused:
-        export(model, "vectors", tmp_path / "v", data=data)
+        export_model(model, "vectors", tmp_path / "v", data=data)
     assert not (tmp_path / "v").exists()
     most = int(str(refused.value).split("--limit ")[1].split()[0])
     assert 25 <= most <= 31
-    export(model, "vectors", tmp_path / "most", data=data, limit=most)
+    export_model(model, "vectors", tmp_path / "most", data=data, limit=most)
     with pytest.raises(UnsupportedError, match=f"--limit {most} or less"):
-        export(model, "vectors", tmp_path / "more", data=data, limit=most + 1)
+        export_model(model, "vectors", tmp_path / "more", data=data, limit=most + 1)
 
 
 def test_the_estimate_is_that_of_the_files(tmp_path: Path) -> None:
@@ -400,7 +402,7 @@ def test_the_estimate_is_that_of_the_files(tmp_path: Path) -> None:
     model = quantized("concat")
     source = make_source(model, "m", None)
     once, each = vectors._sizes(source.network, 1)
-    files = [export(model, "vectors", tmp_path / f"{n}", data=examples(n)).files for n in (2, 12)]
+    files = [export_model(model, "vectors", tmp_path / f"{n}", data=examples(n)).files for n in (2, 12)]
     few, many = ({file.path: file.bytes for file in some} for some in files)
     tensors = sum(path.endswith(".mem") and many[path] != size for path, size in few.items())
     grown = sum(many[path] - size for path, size in few.items() if path != "manifest.json")
@@ -412,12 +414,12 @@ def test_the_estimate_is_that_of_the_files(tmp_path: Path) -> None:
 def test_a_limit_that_not_even_one_example_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vectors, "MOST_BYTES", 100)
     with pytest.raises(UnsupportedError, match=r"not even one example fits\. Received: 2 examples"):
-        export(quantized("residual"), "vectors", tmp_path / "v", data=examples(2))
+        export_model(quantized("residual"), "vectors", tmp_path / "v", data=examples(2))
 
 
 def test_data_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--data is expected"):
-        export(quantized("residual"), "vectors", tmp_path / "v")
+        export_model(quantized("residual"), "vectors", tmp_path / "v")
     with pytest.raises(UsageError, match="--data is expected"):
         VectorsExporter().check(make_source(quantized("residual"), "m", None))
 
@@ -483,8 +485,8 @@ def test_axes_of_all_small_networks_have_names() -> None:
 def test_the_words_are_those_of_the_target_integer(tmp_path: Path) -> None:
     """Two manifests of one network say the same of it."""
     model = quantized("swish", 32)
-    export(model, "vectors", tmp_path / "v", data=examples(2))
-    export(model, "integer", tmp_path / "i")
+    export_model(model, "vectors", tmp_path / "v", data=examples(2))
+    export_model(model, "integer", tmp_path / "i")
     ours = read_manifest(tmp_path / "v")
     theirs = json.loads((tmp_path / "i" / "parameters.json").read_text(encoding="utf-8"))
     without = {"rounding"}

@@ -16,8 +16,8 @@ from onnx import numpy_helper
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.export.finn_thresholds import threshold_tables
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.export.finn_model.thresholds import threshold_tables
+from tqt_onnx.verbs.export import export_model, make_source
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 Run = Callable[[Sequence[Any]], str]
@@ -28,7 +28,7 @@ PARTS = ("tidy", "streamline", "lower")
 
 def exported(model: onnx_ir.Model, folder: Path) -> Path:
     tqt_onnx.save(model, folder / "net.q.onnx")
-    export(folder / "net.q.onnx", "finn", folder / "net")
+    export_model(folder / "net.q.onnx", "finn", folder / "net")
     return folder / "net"
 
 

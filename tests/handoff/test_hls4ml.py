@@ -15,7 +15,7 @@ from handoff_networks import SHAPE, examples, quantized
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 Run = Callable[[Sequence[Any]], str]
 
@@ -33,7 +33,7 @@ def images(count: int = COUNT) -> np.ndarray[Any, Any]:
 def build(model: onnx_ir.Model, data: Any, run_reader: Run, folder: Path, *options: str) -> dict[str, tuple[int, int, int]]:
     """Output -> how many of its numbers differ, how many there are, of how many examples, as the script in the export says."""
     tqt_onnx.save(model, folder / "net.q.onnx")
-    export(folder / "net.q.onnx", "hls4ml", folder / "net", data=data)
+    export_model(folder / "net.q.onnx", "hls4ml", folder / "net", data=data)
     said = run_reader([folder / "net" / "build.py", *options])
     found = re.findall(r"^(\w+): (\d+) of (\d+) outputs differ, (\d+) examples$", said, re.MULTILINE)
     return {name: (int(differ), int(size), int(count)) for name, differ, size, count in found}

@@ -14,7 +14,7 @@ from handoff_networks import NETWORKS, examples, quantized
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.verbs.export import export, make_source
+from tqt_onnx.verbs.export import export_model, make_source
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 Run = Callable[[Sequence[Any]], str]
@@ -33,7 +33,7 @@ CHANNELS_LAST = "cleanup,channels_last"
 def execute(model: onnx_ir.Model, feeds: Feeds, run_reader: Run, folder: Path, pipelines: Sequence[str] = ()) -> Feeds:
     """What qonnx computes of an export, by name."""
     tqt_onnx.save(model, folder / "net.q.onnx")
-    export(folder / "net.q.onnx", "qonnx", folder / "net")
+    export_model(folder / "net.q.onnx", "qonnx", folder / "net")
     np.savez(folder / "in.npz", **feeds)
     run_reader(["run_qonnx.py", folder / "net" / "net.onnx", folder / "in.npz", folder / "out.npz", *pipelines])
     with np.load(folder / "out.npz") as found:

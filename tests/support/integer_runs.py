@@ -15,7 +15,7 @@ from integer_reader import run_step
 from onnx import TensorProto, helper
 
 from tqt_onnx.export import IntegerExporter, Source
-from tqt_onnx.export.integer_graph import Builder, Carried
+from tqt_onnx.export.integer_onnx.graph import Builder, Carried
 from tqt_onnx.verbs.export import make_source
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

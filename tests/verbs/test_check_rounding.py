@@ -18,7 +18,7 @@ from tqt_onnx.cli import run
 from tqt_onnx.cli.check import ROUNDINGS as OFFERED
 from tqt_onnx.export import EXPORTERS, Source
 from tqt_onnx.ir import save
-from tqt_onnx.verbs.export import export
+from tqt_onnx.verbs.export import export_model
 from tqt_onnx.verbs.show import show_check
 from tqt_onnx.verify import ROUNDINGS, RULES, measure_rounding
 
@@ -124,7 +124,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_export_counts_what_the_targets_rounding_changes(target: str, tmp_path: Path) -> None:
     model, x = quantized("residual"), examples(40, 2)
-    result = export(model, target, tmp_path / "out", data=x)
+    result = export_model(model, target, tmp_path / "out", data=x)
     effect = measure_rounding(model, [{"x": x}], "half_up")
     assert result.rounding_effect == effect
     first, note = result.notes
@@ -141,13 +141,13 @@ def test_export_counts_what_the_targets_rounding_changes(target: str, tmp_path: 
 
 
 def test_without_data_export_says_who_counts_it(target: str, tmp_path: Path) -> None:
-    result = export(quantized("residual"), target, tmp_path / "out")
+    result = export_model(quantized("residual"), target, tmp_path / "out")
     assert result.rounding_effect is None
     assert result.to_dict()["rounding_effect"] is None
     assert result.notes[1].endswith("--data, or `check --rounding half_up`, counts what that changes.")
 
 
 def test_a_target_that_rounds_as_the_model_is_not_measured(tmp_path: Path) -> None:
-    result = export(quantized("residual", 32), "qdq", tmp_path / "out", data=examples(8))
+    result = export_model(quantized("residual", 32), "qdq", tmp_path / "out", data=examples(8))
     assert result.rounding_effect is None
     assert not any("rounds" in note for note in result.notes)

@@ -1,0 +1,1 @@
+"""What a DPU holds: types, positions, shifts; and what brings a model there."""

@@ -1,0 +1,1 @@
+"""The parts of the target `finn`: limits, thresholds, the two models."""

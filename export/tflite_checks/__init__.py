@@ -1,0 +1,1 @@
+"""What TFLite holds, and the reading of the file that was written."""

@@ -1,0 +1,1 @@
+"""Integers in files that grow example by example, and what is said of them."""
