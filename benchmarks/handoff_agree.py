@@ -6,7 +6,7 @@ Targets `qdq` and `integer` run in onnxruntime with all optimizations, `saved-mo
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,20 +36,20 @@ def measure(given: argparse.Namespace) -> Iterator[Table]:
         model = without_tail(path)
         with scratch() as folder:
             result = export_model(model, given.target, folder / "out")
-            run = tensorflow(result.folder) if given.target == "saved-model" else onnxruntime(result.folder)
-            images, numbers, differ = compared(model, run, given)
+            run = tensorflow_run(result.folder) if given.target == "saved-model" else onnxruntime_run(result.folder)
+            images, numbers, differ = compared(model, run, examples(model, given))
             float_layers = left_in_float(model, result.folder) if given.target == "qdq" else ()
         rows.append((short(path), contract(model), *float_layers, images, numbers, differ))
-        notes += [f"{short(path)}: {note}" for note in result.notes[:1]]
+        notes += [f"{short(path)}: {note}" for note in result.notes if "run in integers" in note]
     columns = ("layers in float: model", "export") if given.target == "qdq" else ()
     head = ("model", "contract", *columns, "examples", "numbers compared", "differ")
     yield Table(f"{given.target}_{short(given.models[0])}", f"target {given.target} against the oracle", head, rows, notes)
 
 
-def compared(model: onnx_ir.Model, run: Run, given: argparse.Namespace) -> tuple[int, int, int]:
+def compared(model: onnx_ir.Model, run: Run, batches: Iterable[Mapping[str, Array]]) -> tuple[int, int, int]:
     """Examples, numbers, and how many of them are not the oracle's."""
     oracle, images, numbers, differ = Oracle(model), 0, 0, 0
-    for feeds in examples(model, given):
+    for feeds in batches:
         received = run(feeds)
         for name, wanted in oracle_outputs(model, oracle, feeds).items():
             numbers += wanted.size
@@ -58,13 +58,13 @@ def compared(model: onnx_ir.Model, run: Run, given: argparse.Namespace) -> tuple
     return images, numbers, differ
 
 
-def onnxruntime(folder: Path) -> Run:
+def onnxruntime_run(folder: Path) -> Run:
     """The file as users run it."""
     (file,) = folder.glob("*.onnx")
     return Session(tqt_onnx.load(file), optimize=True).run
 
 
-def tensorflow(folder: Path) -> Run:
+def tensorflow_run(folder: Path) -> Run:
     """The signature."""
     import tensorflow as tf
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import handoff_agree
 import numpy as np
 import onnx
 import onnxruntime
-from handoff_models import Table, contract, model_arguments, scratch, short, without_tail
+from handoff_agree import compared, onnxruntime_run
+from handoff_models import Table, contract, examples, model_arguments, scratch, short, without_tail
 from inference import open_session, random_feeds
 from onnx import helper, numpy_helper
 
@@ -38,7 +38,7 @@ def measure(given: argparse.Namespace) -> Iterator[Table]:
             tqt_onnx.save(model, folder / "model.q.onnx")
             sessions = [open_session(one, 1) for one in (folder / "model.q.onnx", file)]
             seconds = in_turns(sessions, [random_feeds(session, 1) for session in sessions], given.repeats)
-            _, numbers, differ = handoff_agree.compared(model, handoff_agree.onnxruntime(folder / "out"), given)
+            _, numbers, differ = compared(model, onnxruntime_run(folder / "out"), examples(model, given))
         ratio = statistics.median(b / a for a, b in zip(*seconds, strict=True))
         cells = [f"{1000 * min(times):.2f}" for times in seconds]
         rows.append((short(path), contract(model), *cells, f"{ratio:.2f}", numbers, differ))

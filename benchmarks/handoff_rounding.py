@@ -53,7 +53,13 @@ class Finn:
                 tables = json.loads((folder / "out" / "thresholds.json").read_text())["tensors"]
             effects = {one.tensor: one for one in measure_rounding(model, examples(model, given), "half_up").tensors}
             found = [
-                (one["tensor"], math.prod(one["shape"]), one["moved"], effects[one["tensor"]].requantized, effects[one["tensor"]].changed)
+                (
+                    one["tensor"],
+                    math.prod(one["shape"]),
+                    one["moved"],
+                    effects[one["tensor"]].requantized,
+                    effects[one["tensor"]].changed,
+                )
                 for one in tables
             ]
             if not given.tensors:

@@ -50,7 +50,7 @@ def test_the_manifest_says_what_was_written(model: Path, tmp_path: Path) -> None
     manifest = json.loads((tmp_path / "out" / "export.json").read_text())
     returned = json.loads(json.dumps(result.to_dict()))
     assert returned.pop("folder") == str(tmp_path / "out")
-    assert manifest == {**returned, "options": {}, "model": "net"}
+    assert manifest == {**returned, "options": {}, "model": "net.v2"}
     assert manifest["schema"] == "tqt_onnx.export/1"
 
 
