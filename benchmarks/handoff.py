@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Final
+from typing import Any, Final
 
 import handoff_agree
 import handoff_c
@@ -29,7 +29,7 @@ from inference import write
 
 from tqt_onnx.report import make_console, table
 
-COMMANDS: Final = {
+COMMANDS: Final[dict[str, Any]] = {
     "agree": handoff_agree,
     "integer": handoff_integer,
     "kernels": handoff_integer.Kernels,

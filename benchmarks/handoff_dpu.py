@@ -29,14 +29,14 @@ TUNED: Final = {"mobilenet25", "mobilenet75"}
 FIX: Final[dict[str, Any]] = {"fix": True}
 NARROW: Final[dict[str, Any]] = {"bias_bits": 8}
 VARIANTS: Final = {
-    "8 bits, layer16": (tqt_onnx.BitWidths(), {"--fix": FIX, "--fix --bias-bits 8": FIX | NARROW}),
-    "8 bits, layer32": (tqt_onnx.BitWidths(layer=32), {"--fix": FIX, "--fix --bias-bits 8": FIX | NARROW}),
-    "7-bit relus, layer32": (
+    "layer16": (tqt_onnx.BitWidths(), {"--fix": FIX, "--fix --bias-bits 8": FIX | NARROW}),
+    "layer32": (tqt_onnx.BitWidths(layer=32), {"--fix": FIX, "--fix --bias-bits 8": FIX | NARROW}),
+    "layer32-relu7": (
         tqt_onnx.BitWidths(layer=32, relu=7, average_pool=7, reciprocal=7),
         {"as it is": {}, "--bias-bits 8": NARROW},
     ),
 }
-"""Widths of the quantized model, and how it is exported."""
+"""Name -> widths of the quantized model, and how it is exported."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     default = Path(os.environ.get("TQT_ONNX_DATA", Path(__file__).parents[2] / "shared" / "data"))
     parser.add_argument("--data", type=Path, default=default, help="folder of models and images (TQT_ONNX_DATA)")
     parser.add_argument("--demo", type=Path, default=Path("demo-output"), help="folder that `tqt-onnx demo` wrote, for digits")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--limit", type=int, default=1000, help="evaluate on at most so many images")
 
 
@@ -54,7 +55,8 @@ def measure(given: argparse.Namespace) -> Iterator[Table]:
         converted, calibration, evaluation, offset = opened(name, given)
         models, noise = {"float": converted}, {}
         with scratch() as folder, progress_bar() as progress:
-            for variant, (bits, options) in VARIANTS.items():
+            for variant in given.variants:
+                bits, options = VARIANTS[variant]
                 tune = name in TUNED
                 quantized = tqt_onnx.quantize(converted, calibration, bits=bits, tune=tune, seed=0, progress=progress).model
                 models[variant] = quantized
@@ -67,7 +69,8 @@ def measure(given: argparse.Namespace) -> Iterator[Table]:
             found = tqt_onnx.evaluate(models, evaluation, label_offset=offset, limit=given.limit, progress=progress)
         rows = [(one.name, one.top1, noise.get(one.name, "")) for one in found.models]
         title = f"{name}: {len(calibration)} calibration images, right of {found.count}"
-        yield Table(name, title, ("model", "right answers", "SQNR of the logits"), rows)
+        part = "" if set(given.variants) == set(VARIANTS) else "_" + "_".join(given.variants)
+        yield Table(name + part, title, ("model", "right answers", "SQNR of the logits"), rows)
 
 
 def opened(name: str, given: argparse.Namespace) -> tuple[onnx_ir.Model, Dataset, Dataset, int]:

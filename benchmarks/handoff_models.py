@@ -86,10 +86,10 @@ def examples(model: onnx_ir.Model, arguments: argparse.Namespace) -> Iterator[di
         feeder = Feeder(model, arguments.data, preprocess=arguments.preprocess, limit=arguments.limit, seed=arguments.seed)
         yield from feeder.feeds(BATCH)
         return
-    rng = np.random.default_rng(arguments.seed)
+    rng, inputs = np.random.default_rng(arguments.seed), fed_inputs(model.graph)
     for start in range(0, arguments.limit, BATCH):
         count = min(BATCH, arguments.limit - start)
-        shapes = {name_of(value): [int(size) for size in list(value.shape or ())[1:]] for value in fed_inputs(model.graph)}
+        shapes = {name_of(value): [size for size in list(value.shape or ())[1:] if isinstance(size, int)] for value in inputs}
         yield {name: rng.normal(size=(count, *shape)).astype(np.float32) for name, shape in shapes.items()}
 
 

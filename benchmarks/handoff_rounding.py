@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from handoff_models import Table, contract, examples, model_arguments, scratch, short, without_tail
 
 from tqt_onnx.verbs.export import export_model
-from tqt_onnx.verify import measure_rounding
+from tqt_onnx.verify import FixedPoint, Oracle, measure_rounding, rounding_ops
 
 RULES: Final = ("half_up", "half_away", "floor_pool")
 
@@ -40,30 +41,34 @@ class Finn:
     def arguments(parser: argparse.ArgumentParser) -> None:
         """Of the subcommand."""
         model_arguments(parser, limit=20)
-        parser.add_argument("--tensors", action="store_true", help="a row for each tensor, not one for each model")
+        parser.add_argument("--tensors", action="store_true", help="a row for each tensor, too")
 
     @staticmethod
     def measure(given: argparse.Namespace) -> Iterator[Table]:
-        """Ties up are simulated by the oracle: every rounding that has thresholds, the input's being the host's."""
-        rows: list[tuple[str, int, int, int, int, str]] = []
+        """The oracle rounds ties up; the input is rounded by the host, as ever."""
+        rows: list[tuple[str, int, int, int, int]] = []
         for path in given.models:
             model = without_tail(path)
             with scratch() as folder:
                 export_model(model, "finn", folder / "out")
                 tables = json.loads((folder / "out" / "thresholds.json").read_text())["tensors"]
-            effects = {one.tensor: one for one in measure_rounding(model, examples(model, given), "half_up").tensors}
-            found = [
-                (
-                    one["tensor"],
-                    math.prod(one["shape"]),
-                    one["moved"],
-                    effects[one["tensor"]].requantized,
-                    effects[one["tensor"]].changed,
-                )
-                for one in tables
+            names = [one["tensor"] for one in tables]
+            even, up = Oracle(model), Oracle(model, rounding_ops("half_up"))
+            numbers: Counter[str] = Counter()
+            differ: Counter[str] = Counter()
+            for feeds in examples(model, given):
+                expected, found = (oracle.run(feeds, keep=names) for oracle in (even, up))
+                for name in names:
+                    plain, other = expected[name], found[name]
+                    assert isinstance(plain, FixedPoint) and isinstance(other, FixedPoint)
+                    numbers[name] += plain.integers.size
+                    differ[name] += int((plain.integers != other.integers).sum())
+            own = [
+                (name, math.prod(one["shape"]), one["moved"], numbers[name], differ[name])
+                for name, one in zip(names, tables, strict=True)
             ]
-            if not given.tensors:
-                found = [(short(path), *(sum(row[column] for row in found) for column in range(1, 5)))]  # type: ignore[misc]
-            rows += [(*row, f"{row[4] / row[3]:.1%}") for row in found]
-        head = ("tensor" if given.tensors else "model", "thresholds", "moved", "integers", "differ with ties up", "share")
-        yield Table(short(given.models[0]), f"{given.limit} examples", head, rows)
+            whole = (f"{short(path)}, all", *(sum(column) for column in zip(*(row[1:] for row in own), strict=True)))
+            rows += [*own, whole] if given.tensors else [whole]
+        head = ("tensor", "thresholds", "moved", "integers", "differ with ties up", "share")
+        cells = [(*row, f"{row[4] / row[3]:.1%}") for row in rows]
+        yield Table(short(given.models[0]), f"{given.limit} examples", head, cells)
