@@ -14,8 +14,8 @@ import numpy.typing as npt
 from ..ir import UnsupportedError
 from ..kernels import fixed_point
 from .base import Source
-from .hls4ml_graph import NetworkWriter
-from .hls4ml_limits import check_network
+from .hls4ml_project.graph import NetworkWriter
+from .hls4ml_project.limits import check_network
 from .integers.network import IntegerNetwork
 
 SCRIPT: Final = "build.py"
@@ -62,7 +62,7 @@ class Hls4mlExporter:
             "parallel_only": writer.types.parallel_only,
         }
         (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        script = Path(__file__).with_name("hls4ml_build.py").read_text(encoding="utf-8")
+        script = (Path(__file__).parent / "hls4ml_project" / "build.py").read_text(encoding="utf-8")
         (folder / SCRIPT).write_text(script, encoding="utf-8")
         notes = [f"python {SCRIPT} in this folder builds the project"]
         if source.examples is not None:

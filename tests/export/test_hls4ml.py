@@ -20,9 +20,9 @@ from onnx import numpy_helper
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.export import Operation, Step, Tensor
-from tqt_onnx.export.hls4ml_file import GraphFile
-from tqt_onnx.export.hls4ml_layout import Held, brought, channels_last, permuted, plain, reshaped
-from tqt_onnx.export.hls4ml_steps import clipped_bounds, constant_bits, dense_kernel, split_rectifiers
+from tqt_onnx.export.hls4ml_project.file import GraphFile
+from tqt_onnx.export.hls4ml_project.layout import Held, brought, channels_last, permuted, plain, reshaped
+from tqt_onnx.export.hls4ml_project.steps import clipped_bounds, constant_bits, dense_kernel, split_rectifiers
 from tqt_onnx.ir import UnsupportedError
 from tqt_onnx.verbs.export import export_model, make_source
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ..kernels import fixed_point
-from .qonnx_dialect.quant import DOMAIN
+from ...kernels import fixed_point
+from ..qonnx_dialect.quant import DOMAIN
 
 CHANNELS_LAST: Final = "qonnx.custom_op.channels_last"
 """Domain of Conv and MaxPool on [N, H, W, C], with weights [filters, height, width, depth]; its versions are those of ONNX."""

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels import fixed_point
-from .hls4ml_file import CHANNELS_LAST, GraphFile, Shape
-from .hls4ml_layout import Held, brought, channels_last, permuted, plain, reshaped
-from .hls4ml_steps import constant_bits, dense_kernel, spatial_pads
-from .integers.network import IntegerNetwork, Operation
-from .qonnx_dialect.quant import quant_bits
+from ...kernels import fixed_point
+from ..integers.network import IntegerNetwork, Operation
+from ..qonnx_dialect.quant import quant_bits
+from .file import CHANNELS_LAST, GraphFile, Shape
+from .layout import Held, brought, channels_last, permuted, plain, reshaped
+from .steps import constant_bits, dense_kernel, spatial_pads
 
 Integers = npt.NDArray[np.int64]
 Values = Mapping[str, Held]

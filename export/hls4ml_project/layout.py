@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .hls4ml_file import GraphFile, Shape
+from .file import GraphFile, Shape
 
 Order = tuple[int, ...]
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ..kernels import fixed_point
-from .integers.network import MOVES, SUMS, Operation, Step, Tensor
+from ...kernels import fixed_point
+from ..integers.network import MOVES, SUMS, Operation, Step, Tensor
 
 Integers = npt.NDArray[np.int64]
 

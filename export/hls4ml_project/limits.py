@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ..ir import UnsupportedError
-from .hls4ml_steps import FENCED, spatial_pads, split_rectifiers
-from .integers.network import IntegerNetwork, Operation, Step
-from .qonnx_dialect.quant import check_constants
+from ...ir import UnsupportedError
+from ..integers.network import IntegerNetwork, Operation, Step
+from ..qonnx_dialect.quant import check_constants
+from .steps import FENCED, spatial_pads, split_rectifiers
 
 TARGET: Final = "hls4ml"
 

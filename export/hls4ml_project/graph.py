@@ -12,13 +12,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..ir import integer_bounds
-from .hls4ml_file import GraphFile
-from .hls4ml_layout import Held, brought, plain
-from .hls4ml_operations import OperationWriter, Types, batch_one, fixed_type
-from .hls4ml_steps import COPIES, FENCED, clipped_bounds, split_rectifiers
-from .integers.network import IntegerNetwork, Operation, Step, Tensor
-from .qonnx_dialect.quant import quant_bits
+from ...ir import integer_bounds
+from ..integers.network import IntegerNetwork, Operation, Step, Tensor
+from ..qonnx_dialect.quant import quant_bits
+from .file import GraphFile
+from .layout import Held, brought, plain
+from .operations import OperationWriter, Types, batch_one, fixed_type
+from .steps import COPIES, FENCED, clipped_bounds, split_rectifiers
 
 
 class NetworkWriter:
