@@ -9,7 +9,10 @@
     python benchmarks/handoff.py c net.onnx net.l16.q.onnx net.l32.q.onnx
     TQT_ONNX_DATA=../shared/data python benchmarks/handoff.py dpu resnet8 mobilenet25 digits
 
-Models are float ONNX as `convert` writes it and Q/DQ models as `quantize` does. Prints a table and writes `results/handoff_*.json`.
+Models are float ONNX as `convert` writes it and Q/DQ models as `quantize` does. Those of the pages: digits as in `tqt-onnx demo`;
+resnet8_cifar10 with `--calibration cifar10_train.zip --limit 100 --seed 0`, examples from cifar10_test.zip; the mobilenets with
+`--calibration imagenet --preprocess inception --limit 50 --seed 0 --tune`, examples from imagenet.
+Prints a table and writes `results/handoff_*.json`.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
-        command.arguments(commands.add_parser(name, help=(command.__doc__ or "").partition("\n")[0]))
+        command.arguments(commands.add_parser(name, help=(command.__doc__ or "").partition("\n")[0].partition(": ")[2]))
     arguments = parser.parse_args()
     for found in COMMANDS[arguments.command].measure(arguments):
         show(found)

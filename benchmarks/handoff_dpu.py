@@ -65,7 +65,7 @@ def measure(given: argparse.Namespace) -> Iterator[Table]:
                     result = export_model(quantized, "dpu", folder / str(len(models)), options=option, data=evaluation, limit=64)
                     models[row] = tqt_onnx.load(result.folder / "model.onnx")
                     found = json.loads((result.folder / "positions.json").read_text())["sqnr_db"]
-                    noise[row] = f"{min(found.values()):.1f} dB" if found else differing(quantized, models[row], evaluation)
+                    noise[row] = decibels(found) if found else differing(quantized, models[row], evaluation)
             found = tqt_onnx.evaluate(models, evaluation, label_offset=offset, limit=given.limit, progress=progress)
         rows = [(one.name, one.top1, noise.get(one.name, "")) for one in found.models]
         title = f"{name}: {len(calibration)} calibration images, right of {found.count}"
@@ -90,6 +90,12 @@ def opened(name: str, given: argparse.Namespace) -> tuple[onnx_ir.Model, Dataset
 def shape_of(model: onnx_ir.Model) -> tuple[int | None, ...]:
     """Of one example."""
     return tuple(dim if isinstance(dim, int) else None for dim in list(model.graph.inputs[0].shape or ())[1:])
+
+
+def decibels(found: dict[str, float | None]) -> str:
+    """The worst output; None stands for one of which no number differs."""
+    finite = [value for value in found.values() if value is not None]
+    return f"{min(finite):.1f} dB" if finite else "no logit differs"
 
 
 def differing(model: onnx_ir.Model, written: onnx_ir.Model, images: Dataset) -> str:

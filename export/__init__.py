@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from .base import Exporter, Feeds, Source
+from .base import ChangesModel, Exporter, Feeds, Source
 from .c import CExporter
 from .dpu import DpuExporter
 from .finn import FinnExporter
@@ -36,6 +36,7 @@ EXPORTERS: Final[dict[str, Any]] = {
 __all__ = [
     "EXPORTERS",
     "CExporter",
+    "ChangesModel",
     "DpuExporter",
     "Exporter",
     "Facts",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -85,4 +85,13 @@ class Exporter(Protocol):
 
     def write(self, source: Source, folder: Path) -> tuple[str, ...]:
         """Writes into an empty folder; returns notes for the user, one sentence each."""
+        ...
+
+
+@runtime_checkable
+class ChangesModel(Protocol):
+    """An exporter that may write other numbers than the model's, because an option asks for it."""
+
+    def changed_model(self, source: Source) -> onnx_ir.Model:
+        """The Q/DQ model of what is written; `source.model` where nothing is changed."""
         ...

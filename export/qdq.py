@@ -16,6 +16,10 @@ from .qdq_rewrites.storage import remove_unread_constants, store_unsigned, widen
 _EXACT: Final = 1 << 24
 """Integers up to here are exact in float32, into which integer kernels turn their sums (X1)."""
 
+_SATURATION: Final = (
+    "x86 processors without VNNI need the session option session.x64quantprecision=1, lest 8-bit products saturate (X4)."
+)
+
 
 @dataclass(frozen=True)
 class QdqExporter:
@@ -56,7 +60,7 @@ class QdqExporter:
             notes.append(f"{moved} int8 tensors are stored as uint8 with zero point 128, the same numbers, and their layers fuse.")
         if widened:
             notes.append(f"{widened} constants of 4 bits are stored in whole bytes: the same integers, and their layers fuse.")
-        return (*notes, *_not_promised(source.network))
+        return (*notes, _SATURATION, *_not_promised(source.network))
 
 
 def _not_promised(network: IntegerNetwork) -> list[str]:

@@ -21,7 +21,7 @@ from .graph import (
     only_consumer,
     static_shape,
 )
-from .grid import Grid, grid_of
+from .grid import Grid, grid_of, kept_bounds
 from .limits import MOST_ELEMENTS
 from .opset import IR_VERSION, OPSET
 from .partial_sums import channel_totals, contributions
@@ -96,6 +96,7 @@ __all__ = [
     "integer_name",
     "is_forked",
     "is_large",
+    "kept_bounds",
     "load",
     "move_batch_norm",
     "name_of",

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir
 
 from .errors import UnsupportedError
-from .graph import constant
+from .graph import constant, only_consumer
 from .quantizers import integer_bounds
 
 STORAGE: dict[onnx_ir.DataType, tuple[int, bool]] = {
@@ -68,6 +68,20 @@ def grid_of(node: onnx_ir.Node) -> Grid:
         raise UnsupportedError(f"{where}: expected one of {', '.join(t.name for t in STORAGE)}. Received: {dtype}")
     bits, signed = STORAGE[dtype]
     return Grid(exponent - 1, bits, signed)
+
+
+def kept_bounds(node: onnx_ir.Node) -> tuple[int, int]:
+    """Smallest and largest integer kept behind a QuantizeLinear: the grid's, cut by a Clip that alone reads them (L2).
+
+    Raises:
+        UnsupportedError: as `grid_of`.
+    """
+    low, high = grid_of(node).bounds
+    clip = only_consumer(node.outputs[0])
+    if clip is None or clip.op_type != "Clip":
+        return low, high
+    least, most = (constant(value) if value is not None else None for value in (*clip.inputs[1:3], None, None)[:2])
+    return (low if least is None else max(low, int(least))), (high if most is None else min(high, int(most)))
 
 
 def _storage(node: onnx_ir.Node, zero_point: onnx_ir.Value | None) -> onnx_ir.DataType | None:

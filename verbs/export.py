@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "tqt_onnx.export/1"
 """Name and version of what is written there."""
-
-_PART: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +103,13 @@ def export_model(
         UnsupportedError: something that the target cannot hold; nothing is written.
         DataError: data that does not fit.
     """
+    from ..export import ChangesModel
+
     exporter = make_exporter(target, options or {})
     if exporter.needs_data and data is None:
         raise UsageError(f"target {target} writes examples: --data is expected")
+    if data is None and (limit, seed, exclude) != (None, None, None):
+        raise UsageError("--limit, --seed and --exclude choose among examples: --data is expected beside them")
     folder = Path(output)
     check_folder(folder, force=force)
     check_inputs(folder, model, data, exclude)
@@ -116,16 +118,32 @@ def export_model(
     name = file.removesuffix(".onnx").removesuffix(".q") or "model"
     feeder = None if data is None else Feeder(opened, data, preprocess=preprocess, limit=limit, seed=seed, exclude=exclude)
     source = make_source(opened, name, feeder)
+    reads: list[str] = []
+    if source.examples is not None:
+        source = replace(source, examples=_noted(source.examples, reads))
     exporter.check(source)
-    effect = rounding_effect(opened, feeder, exporter.rounding)
+    written = exporter.changed_model(source) if isinstance(exporter, ChangesModel) else opened
+    effect = rounding_effect(written, feeder, exporter.rounding)
     with atomic_folder(folder, force=force) as temporary:
         notes = (*exporter.write(source, temporary), *rounding_notes(target, exporter.rounding, effect))
+        if feeder is not None and effect is None and not reads:
+            notes += (f"--data was not used: target {target} writes no examples, and rounds as the model does",)
         files = tuple(_described(path, temporary) for path in sorted(temporary.rglob("*")) if path.is_file())
         result = Export(target, folder, files, notes, exporter.rounding, effect)
-        written = {**result.to_dict(), "options": asdict(exporter), "model": name}
-        del written["folder"]
-        (temporary / MANIFEST).write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+        manifest = {**result.to_dict(), "options": asdict(exporter), "model": name}
+        del manifest["folder"]
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def _noted(examples: Callable[[], Iterator[Feeds]], reads: list[str]) -> Callable[[], Iterator[Feeds]]:
+    """The examples, and a word in `reads` each time that an exporter asks for them."""
+
+    def again() -> Iterator[Feeds]:
+        reads.append("examples")
+        return examples()
+
+    return again
 
 
 def make_exporter(target: str, options: Mapping[str, Any]) -> Exporter:
@@ -166,10 +184,9 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
         raise ModelError("not a quantized model: it carries no tqt_onnx.quantizers; `quantize` writes them")
     remove_qdq(model)  # finds recorded quantizers that are not those of the nodes
     oracle = Oracle(model)
-    bounds = {layer.output: layer.bound for layer in certify(model, oracle.plan) if layer.bound is not None}
-    tables = {
-        value: (int(table.inputs[0]), np.asarray(table.integers)) for value, table in Intervals(model, oracle.plan).tables.items()
-    }
+    intervals = Intervals(model, oracle.plan)
+    bounds = {layer.output: layer.bound for layer in certify(model, oracle.plan, intervals) if layer.bound is not None}
+    tables = {value: (int(table.inputs[0]), np.asarray(table.integers)) for value, table in intervals.tables.items()}
     facts = Facts({island.node: island.reason for island in oracle.islands}, bounds, tables)
 
     network = read_network(model, graph, facts)
@@ -234,8 +251,6 @@ def _tables(network: IntegerNetwork) -> dict[str, Any]:
 
 
 def _described(path: Path, folder: Path) -> ExportedFile:
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(_PART):
-            digest.update(part)
-    return ExportedFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest.hexdigest())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return ExportedFile(path.relative_to(folder).as_posix(), path.stat().st_size, digest)

@@ -37,7 +37,7 @@ def rounding_notes(target: str, rounding: str, effect: RoundingEffect | None) ->
         return ()
     from ..verify import RULES
 
-    differs = f"target {target} rounds {RULES[rounding]} ({rounding}); the model rounds {RULES[MODEL_ROUNDING]}"
+    differs = f"warning: target {target} rounds {RULES[rounding]} ({rounding}); the model rounds {RULES[MODEL_ROUNDING]}"
     if effect is None:
         return (f"{differs}: --data, or `check --rounding {rounding}`, counts what that changes.",)
     return (f"{differs}: {rounding_line(effect)}.",)

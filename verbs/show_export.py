@@ -24,8 +24,8 @@ def show_targets() -> None:
         names = ["data"] * exporter.needs_data + [item.name for item in fields(exporter)]
         return ", ".join("--" + name.replace("_", "-") for name in names)
 
-    rows = [(name, exporter.summary, exporter.reader, options(exporter)) for name, exporter in EXPORTERS.items()]
-    make_console().print(table("Targets", ("target", "what is written", "read by", "options"), rows))
+    rows = [(name, exporter.summary, exporter.reader, exporter.rounding, options(exporter)) for name, exporter in EXPORTERS.items()]
+    make_console().print(table("Targets", ("target", "what is written", "read by", "rounds", "options"), rows))
 
 
 def show_export(result: Export) -> None:

@@ -73,18 +73,19 @@ class LayerCertificate:
         return self.certified or bool(self.exhausted)
 
 
-def certify(model: onnx_ir.Model, plan: Plan | None = None) -> list[LayerCertificate]:
+def certify(model: onnx_ir.Model, plan: Plan | None = None, intervals: Intervals | None = None) -> list[LayerCertificate]:
     """Certificates of every Conv, Gemm, MatMul, Add, Sub and Mul in fixed point and of every table, in topological order.
 
     Args:
         model: a Q/DQ model.
         plan: its plan, where there is one already.
+        intervals: its intervals, likewise.
 
     Raises:
         UnsupportedError: a scale is not a power of two, or a zero point not 0.
     """
     plan = plan or make_plan(model)
-    intervals = Intervals(model, plan)
+    intervals = intervals or Intervals(model, plan)
     found = []
     for node in model.graph:
         output, region = name_of(node.outputs[0]), plan.table_behind(node)

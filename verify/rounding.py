@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ..ir import UsageError, grid_of, name_of, only_consumer
+from ..ir import UsageError, grid_of, kept_bounds, name_of, only_consumer
 from .batches import Feeds, slices
 from .fixed_tensor import FixedPoint
 from .oracle import Oracle
 from .oracle_ops import OPS, ROUNDINGS, Operand, rounding_ops
-from .ties import TieCounter, kept_bounds
+from .ties import TieCounter
 
 RULES: Final[dict[str, str]] = {
     "half_even": "to nearest, ties to even",
@@ -201,7 +201,7 @@ class RoundingMeter:
         """Counts where the rule itself decides otherwise."""
         x = inputs[0]
         if node.op_type == "QuantizeLinear" and isinstance(x, FixedPoint) and grid_of(node).exponent > x.exponent:
-            bounds = kept_bounds(node, grid_of(node))
+            bounds = kept_bounds(node)
             plain = OPS["QuantizeLinear"](node, inputs)
             differing = np.clip(_numbers(plain), *bounds) != np.clip(_numbers(output), *bounds)
             self._decided[name_of(node.outputs[0])] += int(differing.sum())

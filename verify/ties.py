@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir
 
-from ..ir import Grid, constant, grid_of, name_of, only_consumer
+from ..ir import Grid, grid_of, kept_bounds, name_of
 from .fixed_tensor import FixedPoint
 from .oracle_ops import Operand
 
@@ -50,16 +50,6 @@ class TensorTies:
         return self.ties / self.requantized if self.requantized else 0.0
 
 
-def kept_bounds(node: onnx_ir.Node, grid: Grid) -> tuple[int, int]:
-    """Bounds of the integers that are kept behind a QuantizeLinear: the grid's, cut by a Clip that alone reads them (L2)."""
-    low, high = grid.bounds
-    clip = only_consumer(node.outputs[0])
-    if clip is None or clip.op_type != "Clip":
-        return low, high
-    least, most = (constant(value) if value is not None else None for value in (*clip.inputs[1:3], None, None)[:2])
-    return (low if least is None else max(low, int(least))), (high if most is None else min(high, int(most)))
-
-
 class TieCounter:
     """An observer for `Oracle.run` that counts ties where integers are brought to a coarser grid; no other step rounds.
 
@@ -79,5 +69,5 @@ class TieCounter:
             grid = grid_of(node)
             if grid.exponent > x.exponent:  # a carry pair copies, a finer grid shifts left
                 name = name_of(node.outputs[0])
-                self.ties[name] += count_ties(x, grid, kept_bounds(node, grid))
+                self.ties[name] += count_ties(x, grid, kept_bounds(node))
                 self.requantized[name] += x.integers.size

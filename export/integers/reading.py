@@ -21,7 +21,9 @@ from ...ir import (
     fed_inputs,
     function_regions,
     grid_of,
+    kept_bounds,
     name_of,
+    only_consumer,
     static_shape,
 )
 from .network import SUMS, FloatPart, IntegerNetwork, Kind, Operation, Port, Step, Tensor
@@ -132,18 +134,14 @@ class _Reader:
     def _quantize(self, node: onnx_ir.Node) -> None:
         """One integer tensor; an integer Clip behind it narrows its range, and names it."""
         source, value, grid = node.inputs[0], node.outputs[0], grid_of(node)
-        low, high = grid.bounds
-        uses = [reader for reader, _ in value.uses()]
-        if len(uses) == 1 and uses[0].op_type == "Clip":
-            least, most = (constant(bound) for bound in (*uses[0].inputs[1:3], None, None)[:2])
-            low = low if least is None else max(low, int(least))
-            high = high if most is None else min(high, int(most))
-            value = uses[0].outputs[0]
+        clip = only_consumer(value)
+        if clip is not None and clip.op_type == "Clip":
+            value = clip.outputs[0]
         dequantize = next((reader for reader, _ in value.uses() if reader.op_type == "DequantizeLinear"), None)
         real = value if dequantize is None else dequantize.outputs[0]
         name, term = name_of(value), self._term(source)
         kind: Kind = "input" if source is not None and source.is_graph_input() else "from_float" if term is None else "computed"
-        self.tensors[name] = self._made_tensor(name, real, kind, grid, (low, high), None)
+        self.tensors[name] = self._made_tensor(name, real, kind, grid, kept_bounds(node), None)
         if kind == "input" and source is not None:
             self.inputs[source] = name
         if term is not None:

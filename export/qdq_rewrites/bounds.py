@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 
-from ...ir import COMPUTE, add_initializer, add_node, constant, grid_of, name_of, only_consumer
+from ...ir import COMPUTE, add_initializer, add_node, constant, grid_of, kept_bounds, name_of, only_consumer
 from ...kernels import fixed_point
 
 _RECTIFIERS: Final = frozenset({"Relu", "Clip"})
@@ -78,8 +78,7 @@ def _bound(graph: onnx_ir.Graph, rounding: onnx_ir.Node, bounds: tuple[int, int]
     low, high = bounds
     behind = only_consumer(integers)
     if behind is not None and behind.op_type == "Clip":
-        least, most = (constant(value) for value in (*behind.inputs[1:3], None, None)[:2])
-        floor, ceiling = grid.bounds[0] if least is None else int(least), grid.bounds[1] if most is None else int(most)
+        floor, ceiling = kept_bounds(rounding)
         low, high = (min(max(edge, floor), ceiling) for edge in bounds)
         behind.resize_inputs(3)
         behind.replace_input_with(1, _edge(graph, integers, low, grid.signed))

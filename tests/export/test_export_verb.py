@@ -290,3 +290,10 @@ def test_the_users_umask_decides(tmp_path: Path) -> None:
             assert os.umask(umask) == umask  # left as it was
         finally:
             os.umask(old)
+
+
+@pytest.mark.parametrize("option", [{"limit": 1}, {"seed": 4}, {"exclude": "names.txt"}])
+def test_what_chooses_among_examples_belongs_to_data(model: Path, tmp_path: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--data is expected beside them"):
+        export_model(model, "qdq", tmp_path / "out", **option)
+    assert not (tmp_path / "out").exists()
