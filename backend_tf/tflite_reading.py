@@ -26,13 +26,13 @@ def operators_of(data: bytes) -> tuple[Mapping[str, Any], ...]:
 
     Returns:
         For each one `op` (its name in TFLite), `inputs`, `outputs` (tensors; None for an input that is left out) and `options`
-        (its numbers, by name). A tensor has `name`, `type`, `scales` (float64 array, empty without), `zero_point` and `constant`
-        (an array, or None).
+        (its numbers, by name). A tensor has `name`, `index` (in the file), `shape`, `type`, `scales` (float64 array, empty
+        without), `zero_point` and `constant` (an array, or None).
     """
     model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
     found = []
     for graph in model.subgraphs:
-        tensors = [_tensor(model, tensor) for tensor in graph.tensors]
+        tensors = [_tensor(model, tensor, index) for index, tensor in enumerate(graph.tensors)]
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
             options = {} if operator.builtinOptions is None else dict(vars(operator.builtinOptions))
@@ -47,12 +47,14 @@ def operators_of(data: bytes) -> tuple[Mapping[str, Any], ...]:
     return tuple(found)
 
 
-def _tensor(model: Any, tensor: Any) -> dict[str, Any]:
+def _tensor(model: Any, tensor: Any, index: int) -> dict[str, Any]:
     quantization = tensor.quantization
     scales: Any = () if quantization is None or quantization.scale is None else quantization.scale
     points: Any = () if quantization is None or quantization.zeroPoint is None else quantization.zeroPoint
     return {
         "name": tensor.name.decode(),
+        "index": index,
+        "shape": () if tensor.shape is None else tuple(int(length) for length in tensor.shape),
         "type": _TYPES[tensor.type],
         "scales": np.asarray(scales, np.float64),
         "zero_point": int(points[0]) if len(points) else 0,

@@ -83,7 +83,7 @@ class FakeQuantTrace(FixedTrace):
         """As `Trace.value`."""
         laid = super().value(name)
         if self._is_float_now and name in self.grids and name in self._values:
-            exponent = self.grids[name].decided_exponent
+            exponent = self.grids[name].decided_exponent or 1  # products with one would be dropped
             return laid.like(laid.tensor * np.float32(np.ldexp(1.0, -exponent)) * np.float32(np.ldexp(1.0, exponent)))
         return laid
 

@@ -23,7 +23,7 @@ Feeds = Mapping[str, npt.NDArray[Any]]
 """Graph input name -> float32 array, batch first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A quantized model, and what an exporter may ask of it.
 

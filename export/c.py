@@ -11,7 +11,7 @@ from .c_code.interface import Interface, header
 from .c_code.kernels import make_program
 from .c_code.memory import Memory, plan_memory
 from .c_code.selftest import write_selftest
-from .c_code.source import write_source
+from .c_code.source import Code, write_source
 from .c_code.values import read_values
 from .integers.network import IntegerNetwork
 
@@ -35,10 +35,11 @@ class CExporter:
         """As `Exporter.write`."""
         made = translate(source.name, source.network)
         name = made.interface.name
-        (folder / f"{name}.c").write_text(made.code, encoding="ascii")
+        with (folder / f"{name}.c").open("w", encoding="ascii") as file:
+            file.writelines(made.code.text())
         (folder / f"{name}.h").write_text(made.header, encoding="ascii")
         notes = [
-            f"{name}_run takes one example: {', '.join(argument.name for argument in made.interface.arguments)}",
+            f"{name}_run takes {made.interface.run}: {', '.join(argument.name for argument in made.interface.arguments)}",
             f"{made.memory.bytes} bytes of static memory between layers ({made.memory.bytes_without_reuse} without reuse): "
             "only one call may run at a time",
             f"{made.constant_bytes} bytes of constants",
@@ -51,7 +52,7 @@ class CExporter:
         tested = write_selftest(made.interface, source)
         if tested is not None:
             (folder / f"{name}_test.c").write_text(tested[0], encoding="ascii")
-            notes.append(f"{name}_test.c compares {tested[1]} examples: cc -std=c99 {name}.c {name}_test.c && ./a.out")
+            notes.append(f"{name}_test.c compares {tested[1]}: cc -std=c99 {name}.c {name}_test.c && ./a.out")
         return tuple(notes)
 
 
@@ -63,19 +64,19 @@ class Translation:
         interface: its arguments and names.
         memory: of arrays between layers.
         constant_bytes: of weights, biases and the like, without tables.
-        code: the C file.
+        code: the C file, whose constants become text when it is written.
         header: its header.
     """
 
     interface: Interface
     memory: Memory
     constant_bytes: int
-    code: str
+    code: Code
     header: str
 
 
 def translate(name: str, network: IntegerNetwork) -> Translation:
-    """Everything that is written, in memory.
+    """Everything that is written, but for the text of constants.
 
     Raises:
         UnsupportedError: naming the layer that has no form in C.

@@ -16,12 +16,16 @@ from .base import Source
 from .dpu_rules.cost import basis, output_sqnr
 from .dpu_rules.cpu import on_cpu
 from .dpu_rules.draft import Draft
-from .dpu_rules.fix import drafted
 from .dpu_rules.opset import OLDER, older
 from .dpu_rules.positions import is_rescale, sites_of
+from .dpu_rules.sums import large_sums
+from .dpu_rules.written import draft_of, model_of
 
 SCHEMA: Final = "tqt_onnx.dpu/1"
 """Name and version of `positions.json`."""
+
+_INFINITE: Final = {math.inf: "no number differs", -math.inf: "every number was 0, and some are not now"}
+"""Ratio that is no number of decibels -> what it says."""
 
 _NAMED: Final = 3
 """Layers that a note or an error names; `positions.json` has all of them."""
@@ -51,11 +55,22 @@ class DpuExporter:
 
     def check(self, source: Source) -> None:
         """As `Exporter.check`; with `fix`, only what no change makes fit is refused."""
-        self._written(source)
+        draft = draft_of(source, self.bias_bits)
+        if draft.changes and not self.fix:
+            rules = Counter(change.rule for change in draft.changes)
+            more = len(draft.changes) - 1
+            rest = f" ({more} more; in all {', '.join(f'{rule}: {count}' for rule, count in rules.items())})" if more else ""
+            raise UnsupportedError(f"target dpu: layer {draft.changes[0].text}{rest}")
+        model_of(source, self.bias_bits)
+
+    def changed_model(self, source: Source) -> onnx_ir.Model:
+        """As `ChangesModel.changed_model`: what `write` writes."""
+        return model_of(source, self.bias_bits)[1]
 
     def write(self, source: Source, folder: Path) -> tuple[str, ...]:
         """As `Exporter.write`."""
-        draft, graph, model = self._written(source)
+        draft = draft_of(source, self.bias_bits)
+        graph, model = model_of(source, self.bias_bits)
         save(model, folder / f"{source.name}.onnx")
         plain = older(model)
         if isinstance(plain, onnx_ir.Model):
@@ -86,25 +101,15 @@ class DpuExporter:
             "moved": _moved(source.graph, graph),
             "changes": [{"rule": c.rule, "layer": c.layer, "problem": c.problem, "change": c.remedy} for c in draft.changes],
             "sqnr_db": {name: None if math.isinf(cost) else cost for name, cost in costs.items()},
+            "unchanged": [name for name, cost in costs.items() if cost == math.inf],
         }
         (folder / "positions.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
-        notes = _notes(source, draft, costs, cpu, rescales)
+        notes = _notes(source, draft, costs, cpu, rescales, large_sums(source, draft, sites))
         return (
             notes
             if isinstance(plain, onnx_ir.Model)
             else (*notes, f"No file of opset {OLDER}: {plain} means something else there.")
         )
-
-    def _written(self, source: Source) -> tuple[Draft, QuantizerGraph, onnx_ir.Model]:
-        """The model that is written; refuses what does not fit."""
-        draft = drafted(source, self.bias_bits)
-        if draft.changes and not self.fix:
-            rules = Counter(change.rule for change in draft.changes)
-            more = len(draft.changes) - 1
-            rest = f" ({more} more; in all {', '.join(f'{rule}: {count}' for rule, count in rules.items())})" if more else ""
-            raise UnsupportedError(f"target dpu: layer {draft.changes[0].text}{rest}")
-        graph = draft.graph()
-        return draft, graph, source.quantized(draft.model, graph)
 
 
 def _moved(before: QuantizerGraph, after: QuantizerGraph) -> list[dict[str, Any]]:
@@ -121,18 +126,20 @@ def _moved(before: QuantizerGraph, after: QuantizerGraph) -> list[dict[str, Any]
 
 
 def _notes(
-    source: Source, draft: Draft, costs: dict[str, float], cpu: dict[str, str], rescales: list[str | None]
+    source: Source, draft: Draft, costs: dict[str, float], cpu: dict[str, str], rescales: list[str | None], large: tuple[str, ...]
 ) -> tuple[str, ...]:
     notes = []
     for rule in dict.fromkeys(change.rule for change in draft.changes):
         own = [change for change in draft.changes if change.rule == rule]
         notes.append(f"{rule}: {len(own)} changed, first {own[0].layer!r}: {own[0].problem}; --fix {own[0].remedy}.")
     for name, cost in costs.items():
-        how = "no number differs" if cost == math.inf else f"{cost:.1f} dB"
+        how = _INFINITE.get(cost, f"{cost:.1f} dB")
         notes.append(f"SQNR of {name!r} against the model as it was, on {basis(source)}: {how}.")
     if cpu:
         first = "; ".join(f"{node}: {reason}" for node, reason in list(cpu.items())[:_NAMED])
         notes.append(f"Nodes that are likely to run on the CPU: {len(cpu)}. {first}.")
+    if large:
+        notes.append(f"Sums that can leave 2^24, so an executor in float32 may round them: {', '.join(large)}.")
     if rescales:
         notes.append(f"Roundings to another scale that no layer does: {len(rescales)}, first {rescales[0]!r}.")
     return tuple(notes)

@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 import onnx
+import onnx_ir
 
 from .base import Source
 from .finn_model.dialect import to_finn
@@ -17,7 +18,7 @@ from .finn_model.graph import kind_of, threshold_model
 from .finn_model.limits import check_network
 from .finn_model.thresholds import ThresholdTable, described, threshold_tables
 from .integers.network import IntegerNetwork
-from .qonnx_dialect.file import with_batch_one, write_file
+from .qonnx_dialect.file import check_size, with_batch_one, write_file
 from .qonnx_dialect.quant import QuantForm, check_constants, is_bounded, write_quants
 
 SCHEMA: Final = "tqt_onnx.finn_thresholds/1"
@@ -38,15 +39,13 @@ class FinnExporter:
         """As `Exporter.check`."""
         check_network(source.network)
         check_constants(source.network, self.name)
-        with_batch_one(source.model)
+        edges = sum(table.even.size for table in threshold_tables(source.network).values())
+        check_size(self._model(source), self.name, more=np.dtype(np.float32).itemsize * edges)
 
     def write(self, source: Source, folder: Path) -> tuple[str, ...]:
         """As `Exporter.write`."""
         network = source.network
-        model = with_batch_one(source.model)
-        write_quants(model, network, QuantForm(biases="plain"))
-        to_finn(model)
-        write_file(model, folder / f"{source.name}.onnx")
+        write_file(self._model(source), folder / f"{source.name}.onnx")
         tables = threshold_tables(network)
         onnx.save(threshold_model(network, tables, source.name), folder / f"{source.name}.multithreshold.onnx")
         (folder / "thresholds").mkdir()
@@ -63,6 +62,13 @@ class FinnExporter:
         }
         (folder / "thresholds.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
         return _notes(source, tables)
+
+    def _model(self, source: Source) -> onnx_ir.Model:
+        """What FINN's conversion is given, but for its opset."""
+        model = with_batch_one(source.model, self.name)
+        write_quants(model, source.network, QuantForm(biases="plain"))
+        to_finn(model)
+        return model
 
 
 def _ends(network: IntegerNetwork, *, inputs: bool) -> list[dict[str, object]]:

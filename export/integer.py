@@ -48,6 +48,9 @@ class IntegerExporter:
         if built.in_float64:
             names = ", ".join(map(repr, built.in_float64))
             notes.append(f"integers beyond int32 are held in float64, which is exact up to 2^53: {names}")
+        if network.unrounded:
+            names = ", ".join(f"{part.last.node!r} ({part.last.op})" for part in network.unrounded)
+            notes.append(f"handed on without a rounding: computed in integers, then the nearest float32 numbers: {names}")
         inner = [part for part in network.float_parts if not part.is_tail]
         notes += [
             f"node {part.node!r} ({part.op}) stays float between DequantizeLinear and QuantizeLinear: {part.reason}; an engine may "

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import onnx_ir
+
 from .base import Source
 from .integers.network import SUMS, IntegerNetwork
-from .qonnx_dialect.file import with_batch_one, write_file
+from .qonnx_dialect.file import check_size, with_batch_one, write_file
 from .qonnx_dialect.gemm import split_gemms
 from .qonnx_dialect.quant import QuantForm, check_constants, write_quants
 
@@ -26,15 +28,19 @@ class QonnxExporter:
     def check(self, source: Source) -> None:
         """As `Exporter.check`."""
         check_constants(source.network, self.name)
-        with_batch_one(source.model)
+        check_size(self._model(source), self.name)
 
     def write(self, source: Source, folder: Path) -> tuple[str, ...]:
         """As `Exporter.write`."""
-        model = with_batch_one(source.model)
+        opset = write_file(self._model(source), folder / f"{source.name}.onnx")
+        return (f"written for one example (batch 1) in opset {opset}", *float_notes(source.network))
+
+    def _model(self, source: Source) -> onnx_ir.Model:
+        """What is written, but for its opset."""
+        model = with_batch_one(source.model, self.name)
         write_quants(model, source.network, QuantForm(bias_shape=(1,)))
         split_gemms(model)
-        opset = write_file(model, folder / f"{source.name}.onnx")
-        return (f"written for one example (batch 1) in opset {opset}", *float_notes(source.network))
+        return model
 
 
 def float_notes(network: IntegerNetwork) -> tuple[str, ...]:

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Final
 
+import onnx_ir
+
 from ..ir import UnsupportedError
 from .base import Source
-from .integers.network import IntegerNetwork, Step
+from .integers.network import IntegerNetwork, Step, Tensor
 from .tflite_checks.audit import KERNELS, MOVED, audit, worker
 from .tflite_checks.weights import held_weights
 
 _ACCUMULATOR: Final = (1 << 31) - 1
 _BITS: Final = 8
+_LEAST_EXPONENT: Final = -27
+"""255 steps of 2^-28 are less than the 1e-6 to which TF's converter widens a narrower quantizer."""
 _BOUNDED: Final = frozenset({"Relu", "Clip", "Identity"})
 
 
@@ -43,6 +47,14 @@ class TfliteExporter:
                 f"quantize with --layer-bits 32. Received: {network.contract}"
             )
         network.require_integers(self.name)
+        for port in network.inputs:
+            if port.shape[0] not in (None, 1):
+                raise UnsupportedError(
+                    f"target tflite: input {port.name!r} is fixed to several examples; the file takes one at a time, so an open "
+                    f"batch or one of 1 is expected. Received: {port.shape[0]}"
+                )
+        for tensor in network.tensors.values():
+            _check_scale(tensor)
         for step in network.steps:
             _check_widths(step, network)
             _check_operations(step)
@@ -55,6 +67,26 @@ class TfliteExporter:
         operators = source.write_tflite(folder / f"{source.name}.tflite", weights)
         audit(source.network, held, operators)
         return tuple(_notes(source.network, {one.step: one.clipped for one in held.values() if one.clipped}))
+
+    def changed_model(self, source: Source) -> onnx_ir.Model:
+        """As `ChangesModel.changed_model`: the model with the weights that are written."""
+        changed = {
+            one.tensor.value: one for one in held_weights(source.network, narrow=self.narrow_weights).values() if one.clipped
+        }
+        if not changed:
+            return source.model
+        lowered, graph = source.lowered()
+        for name, held in changed.items():
+            lowered.graph.initializers[name].const_value = onnx_ir.tensor(held.reals, name=name)
+        return source.quantized(lowered, graph)
+
+
+def _check_scale(tensor: Tensor) -> None:
+    if tensor.role != "bias" and tensor.exponent < _LEAST_EXPONENT:
+        raise UnsupportedError(
+            f"target tflite: tensor {tensor.name!r}: TF's converter widens quantizers that span less than 1e-6; a scale of "
+            f"2^{_LEAST_EXPONENT} or more is expected. Received: 2^{tensor.exponent}"
+        )
 
 
 def _check_widths(step: Step, network: IntegerNetwork) -> None:

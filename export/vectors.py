@@ -14,6 +14,7 @@ import numpy as np
 from ..ir import DataError, UnsupportedError, UsageError
 from .base import Source
 from .integers.network import IntegerNetwork
+from .vector_files.batches import rows_are_examples
 from .vector_files.files import Recorder, examples_per_run, runs
 from .vector_files.manifest import manifest
 from .vector_files.memory_files import fits, hex_digits, storage
@@ -56,7 +57,7 @@ class VectorsExporter:
         assert source.examples is not None
         size = examples_per_run(source.network)
         recorder = Recorder(source.network, folder)
-        for feeds in runs(source.examples(), size):
+        for feeds in runs(source.examples(), None if rows_are_examples(source.network) else size):
             recorder.record(feeds, source.oracle(feeds))
         recorder.close()
         text = json.dumps(manifest(source, recorder, size, self.rounding), indent=1, allow_nan=False)
@@ -114,6 +115,7 @@ def _notes(network: IntegerNetwork, examples: int, folder: Path) -> Iterator[str
         nodes = [part.node for part in network.float_parts if part.is_tail == is_tail]
         if nodes:
             yield f"{what} ({', '.join(nodes[:_FEW])}{', ...' if len(nodes) > _FEW else ''})."
-    unrounded = [operation.node for operation in network.unrounded]
+    unrounded = [part.last.node for part in network.unrounded]
     if unrounded:
-        yield f"What is handed on without a rounding is left out ({', '.join(unrounded[:_FEW])})."
+        more = ", ..." if len(unrounded) > _FEW else ""
+        yield f"What is handed on without a rounding is described, its numbers are left out ({', '.join(unrounded[:_FEW])}{more})."

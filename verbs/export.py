@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "tqt_onnx.export/1"
 """Name and version of what is written there."""
+
+_MOST_AT_ONCE: Final = 16
+"""Examples that exporters are given at once."""
+
+_MOST_NUMBERS: Final = 1 << 24
+"""Integers of all tensors that the oracle returns for them, 8 bytes each, where there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +225,7 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
             found: tuple[Mapping[str, Any], ...] = write_tflite(*remove_qdq(model), _tables(network), weights, floats, file)
             return found
 
-    examples = None if feeder is None else lambda: feeder.feeds(feeder.rows(4))
+    examples = None if feeder is None else lambda: feeder.feeds(feeder.rows(_at_once(network)))
     count = None if feeder is None else len(feeder)
     return Source(
         name,
@@ -234,6 +241,13 @@ def make_source(model: onnx_ir.Model, name: str, feeder: Feeder | None) -> Sourc
         tflite,
         count,
     )
+
+
+def _at_once(network: IntegerNetwork) -> int:
+    """How many examples exporters are given at once."""
+    computed = [tensor for tensor in network.tensors.values() if tensor.kind != "constant"]
+    numbers = sum(math.prod(size or 1 for size in tensor.shape) for tensor in computed)
+    return max(1, min(_MOST_AT_ONCE, _MOST_NUMBERS // max(1, numbers)))
 
 
 def _tables(network: IntegerNetwork) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ...ir import UnsupportedError
 from ..integers.network import Operation
@@ -34,6 +36,29 @@ _BYTES: Final = (Range(-128, 127), Range(0, 255))
 """A table has an entry for every integer of 8 bits: whatever an array holds, no other memory is read."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant:
+    """A constant array, whose text is made when it is written: of all weights it would fill the memory.
+
+    Attributes:
+        comment: the line above it, or nothing.
+        name: its identifier.
+        ctype: of its elements.
+        integers: the elements.
+    """
+
+    comment: str
+    name: str
+    ctype: str
+    integers: npt.NDArray[np.int64]
+
+    def text(self) -> Iterator[str]:
+        """Parts of its text."""
+        yield f"/* {self.comment} */\n" if self.comment else ""
+        yield from array(self.name, self.ctype, self.integers)
+        yield "\n"
+
+
 @dataclass(slots=True)
 class Unit:
     """The file that is written.
@@ -42,18 +67,18 @@ class Unit:
         program: what it computes.
         names: of everything in it.
         arrays: value that owns an array -> its identifier.
-        tables: lines of arrays that are no tensors: functions, positions.
+        tables: arrays that are no tensors: functions, positions.
     """
 
     program: Program
     names: Names
     arrays: dict[str, str]
-    tables: list[str] = field(default_factory=list)
+    tables: list[Constant] = field(default_factory=list)
 
     def table(self, name: str, suffix: str, integers: Sequence[int]) -> str:
         """Adds a constant array; its identifier."""
         made = self.names.make(name, suffix)
-        self.tables += [*array(made, stored(Range(min(integers), max(integers))), np.array(integers, np.int64)), ""]
+        self.tables.append(Constant("", made, stored(Range(min(integers), max(integers))), np.array(integers, np.int64)))
         return made
 
     def element(self, name: str, index: str) -> Expression:
@@ -81,6 +106,11 @@ class Body:
     tables: dict[str, str]
     _known: dict[str, Expression] = field(default_factory=dict)
     _locals: dict[str, int] = field(default_factory=dict)
+    _named: list[str] = field(default_factory=list)
+    _first: int = 0
+
+    def __post_init__(self) -> None:
+        self._first = len(self.text.lines)
 
     def write(self, head: Expression | None) -> None:
         """All nodes.
@@ -100,6 +130,10 @@ class Body:
                 self._keep(node.output, self.local("rounded", found))
             else:
                 self._keep(node.output, self._computed(node, node.operation, values))
+        lines = self.text.lines[self._first :]
+        for name in self._named:
+            if not _is_read(name, lines):
+                self.text.line(f"(void){name};")  # a shift leaves nothing of it, or another number is always larger
 
     def value(self, name: str) -> Expression:
         """What is known of a value here."""
@@ -117,7 +151,8 @@ class Body:
     def fresh(self, stem: str) -> str:
         """A name for a local variable."""
         count = self._locals[stem] = self._locals.get(stem, 0) + 1
-        return stem if count == 1 else f"{stem}_{count}"
+        self._named.append(stem if count == 1 else f"{stem}_{count}")
+        return self._named[-1]
 
     def _keep(self, name: str, value: Expression) -> None:
         """Remembers a value, and stores it where others read it."""
@@ -173,6 +208,13 @@ class Body:
             self.tables[operation.output] = self.unit.table(operation.node, "table", whole)
         place = x.text if reach.low == 0 else f"{x.text} {'+' if reach.low < 0 else '-'} {abs(reach.low)}"
         return Expression(f"{self.tables[operation.output]}[{place}]", result)
+
+
+def _is_read(name: str, lines: Sequence[str]) -> bool:
+    """Whether a variable is more than declared and added to."""
+    written = re.compile(rf"\s*(?:(?:const )?int\d+_t )?{name} \+?= ")
+    read = re.compile(rf"\b{name}\b")
+    return any(read.search(line, found.end() if (found := written.match(line)) else 0) for line in lines)
 
 
 def shifted(value: Expression, shift: int) -> Expression:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..integers.network import Operation
 from .body import Body, Unit, position, shifted
 from .kernels import Kernel
-from .loops import Nest, affine, broadcast_strides, by_axis, joined
+from .loops import Nest, affine, broadcast_strides, by_axis, joined, strided
 from .moves import FILLED, positions
 from .rounding import Expression
 from .text import Text
@@ -67,9 +67,9 @@ def _parts(unit: Unit, kernel: Kernel, head: Operation) -> Iterator[tuple[Nest, 
     if head.op == "Concat":
         axis, start = head.attributes["axis"] % len(kernel.shape), 0
         for operand, shape in enumerate(shapes):
-            part = np.take(places, np.arange(start, start + shape[axis]), axis)
+            part = places[(slice(None),) * axis + (slice(start, start + shape[axis]),)]
             start += shape[axis]
-            yield _nest(part, np.arange(part.size)), operand
+            yield _nest(part, np.arange(part.size).reshape(part.shape)), operand
         return
     source = positions(head, shapes[0])
     inside = source != FILLED
@@ -83,7 +83,7 @@ def _parts(unit: Unit, kernel: Kernel, head: Operation) -> Iterator[tuple[Nest, 
 
 
 def _nest(places: Integers, source: Integers) -> Nest:
-    found = affine(np.stack([places.reshape(-1), source.reshape(-1)]))
+    found = strided([places, source]) or affine(np.stack([places.reshape(-1), source.reshape(-1)]))
     return by_axis(source) if found is None else found
 
 

@@ -36,6 +36,11 @@ class Argument:
     is_input: bool
 
     @property
+    def rows(self) -> int:
+        """Examples that it holds."""
+        return self.value.shape[0] if self.value.shape else 1
+
+    @property
     def declaration(self) -> str:
         """As an argument of a function."""
         return f"{'const ' if self.is_input else ''}{self.value.ctype} {self.name}[{self.macro}_SIZE]"
@@ -48,10 +53,17 @@ class Interface:
     Attributes:
         name: what files, functions and macros are called after.
         arguments: inputs in the model's order, then ends.
+        rows: examples in one run: what the model fixes its batch to, else 1.
     """
 
     name: str
     arguments: tuple[Argument, ...]
+    rows: int
+
+    @property
+    def run(self) -> str:
+        """What a call takes, in words."""
+        return "one example" if self.rows == 1 else f"one run of {self.rows} examples"
 
     @property
     def prototype(self) -> str:
@@ -75,7 +87,7 @@ def make_interface(title: str, network: IntegerNetwork, program: Program, names:
             real = port if is_input or tensor in outputs or value.tensor is None else value.tensor.value
             made = names.make(real, "q")
             found.append(Argument(real, value, made, f"{name}_{made.removesuffix('_q')}".upper(), is_input))
-    return Interface(name, tuple(found))
+    return Interface(name, tuple(found), max((argument.rows for argument in found if argument.is_input), default=1))
 
 
 def header(interface: Interface, arena_bytes: int, contract: str) -> str:
@@ -113,7 +125,7 @@ def header(interface: Interface, arena_bytes: int, contract: str) -> str:
         "/* Memory between layers, static and shared by all calls: only one call may run at a time. */",
         f"#define {interface.name.upper()}_ARENA_BYTES {arena_bytes}",
         "",
-        "/* Runs the network on one example. Arguments must not overlap. */",
+        f"/* Runs the network on {interface.run}. Arguments must not overlap. */",
         f"{interface.prototype};",
         "",
         "#ifdef __cplusplus",

@@ -9,12 +9,15 @@ are affine or tables axis by axis.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
+
+_FIRST_LOOK: Final = 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,32 @@ def joined(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> Nest:
     return Nest(tuple(axes), (0,) * len(strides))
 
 
+def strided(arrays: list[Integers]) -> Nest | None:
+    """Loops over the axes of arrays of positions of one shape, each a sum of strides, or None.
+
+    It is what `affine` gives of them when they are flat; most moves are of this form, which is seen much sooner.
+    """
+    strides = []
+    for array in arrays:
+        first, total = int(array.flat[0]), np.asarray(array.flat[0])
+        steps = []
+        for axis, size in enumerate(array.shape):
+            second = (0,) * axis + (min(size - 1, 1),) + (0,) * (array.ndim - axis - 1)
+            steps.append(int(array[second]) - first)
+            total = total[..., None] + steps[-1] * np.arange(size)
+        if not (total == array).all():
+            return None
+        strides.append(tuple(steps))
+    return replace(joined(arrays[0].shape, strides), offsets=tuple(int(array.flat[0]) for array in arrays))
+
+
 def affine(sequences: Integers) -> Nest | None:
     """Loops that give all sequences `[count, length]` at once, or None."""
     offsets = tuple(int(first) for first in sequences[:, 0])
     axes: list[Axis] = []
     while (length := sequences.shape[1]) > 1:
         step = sequences[:, 1] - sequences[:, 0]
-        straight = (sequences - sequences[:, :1] == step[:, None] * np.arange(length)).all(axis=0)
-        reach = length if straight.all() else int(np.argmin(straight))
+        reach = _straight(sequences, step)
         for size in (size for size in range(reach, 1, -1) if length % size == 0):
             rows = sequences.reshape(len(sequences), -1, size)
             if (rows - rows[:, :, :1] == step[:, None, None] * np.arange(size)).all():
@@ -91,6 +112,18 @@ def affine(sequences: Integers) -> Nest | None:
         else:
             return None
     return Nest(tuple(reversed(axes)), offsets)
+
+
+def _straight(sequences: Integers, step: Integers) -> int:
+    """How many positions keep the first step; they are often few, so that few are looked at first."""
+    length, part = int(sequences.shape[1]), _FIRST_LOOK
+    while True:
+        keeps = (np.diff(sequences[:, :part]) == step[:, None]).all(axis=0)
+        if not keeps.all():
+            return int(np.argmin(keeps)) + 1
+        if part >= length:
+            return length
+        part *= 2
 
 
 def by_axis(source: Integers) -> Nest:

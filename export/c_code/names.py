@@ -1,7 +1,7 @@
 """Names of a model as C identifiers and as text in comments: whatever a name holds, it stays a name.
 
 Every identifier made here ends in a suffix that no keyword, macro of <stdint.h>, built-in function of a compiler or local
-variable of the generated code ends in (`_q`, `_wide`, `_table`, ...), or begins with a prefix like that (`layer_3_`).
+variable of the generated code ends in: `_q`, `_wide`, `_table`, `_index`, and `_f` of the function of a layer.
 """
 
 from __future__ import annotations

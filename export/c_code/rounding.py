@@ -44,7 +44,7 @@ def rounded(source: Expression, shift: int, lower: int, upper: int) -> Expressio
         return saturated(source, lower, upper)
     low, high = min(lower, 0), max(upper, 0)
     kept = saturated(source, low, high)
-    places = min(-shift, max(-low, high).bit_length())  # so many leave nothing but 0 within the bounds
+    places = min(-shift, max(-low - 1, high).bit_length())  # so many leave nothing but 0 and the bounds themselves
     wide = kept.integers << places
     factor = literal(1 << places, computed(hull([wide, Range(0, 1 << places)]), "a left shift"))
     return saturated(Expression(f"({kept.text} * {factor})", wide), lower, upper)

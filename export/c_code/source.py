@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from ..integers.network import MOVES, IntegerNetwork
-from .body import Unit
+from .body import Constant, Unit
 from .elements import write_elementwise, write_move
 from .interface import Interface, make_interface
 from .kernels import Kernel, Program
 from .memory import Memory
-from .names import Names, comment, identifier
+from .names import Names, comment
 from .rounding import helpers
 from .sums import write_layer
-from .text import Text, array
+from .text import Text
 from .types import width
 from .values import Value
 
+_WORDS: Final = re.compile(r"\w+")
 
-def write_source(title: str, network: IntegerNetwork, program: Program, memory: Memory) -> tuple[Interface, str]:
-    """The interface, and the content of the C file.
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The C file.
+
+    Attributes:
+        head: everything in front of the constants.
+        constants: arrays that are read.
+        functions: everything behind them.
+    """
+
+    head: str
+    constants: tuple[Constant, ...]
+    functions: str
+
+    def text(self) -> Iterator[str]:
+        """Parts of its text."""
+        yield self.head
+        for constant in self.constants:
+            yield from constant.text()
+        yield self.functions
+
+
+def write_source(title: str, network: IntegerNetwork, program: Program, memory: Memory) -> tuple[Interface, Code]:
+    """The interface, and the C file, whose constants are no text yet.
 
     Args:
         title: name of the model.
@@ -38,7 +66,6 @@ def write_source(title: str, network: IntegerNetwork, program: Program, memory: 
     functions, calls = Text(), []
     for number, kernel in enumerate(program.kernels, 1):
         calls.append(_function(unit, kernel, number, functions))
-    constants = [line for value in _constants(program) for line in _constant(unit, value)]
     written = str(functions)
     run = Text()
     _run(unit, interface, memory, calls, run)
@@ -56,10 +83,12 @@ def write_source(title: str, network: IntegerNetwork, program: Program, memory: 
         f"typedef char {interface.name}_needs_int_of_32_bits[sizeof(int) >= 4 ? 1 : -1];",
         "",
         *helpers(written),
-        *constants,
-        *unit.tables,
     ]
-    return interface, "\n".join(lines) + "\n" + written + str(run)
+    written += str(run)
+    words = set(_WORDS.findall(written))
+    constants = [*(_constant(unit, value) for value in _constants(program)), *unit.tables]
+    read = tuple(constant for constant in constants if constant.name in words)
+    return interface, Code("\n".join(lines) + "\n", read, written)
 
 
 def _arrays(interface: Interface, program: Program, names: Names) -> dict[str, str]:
@@ -98,12 +127,12 @@ def _is_constant(value: Value) -> bool:
     return value.tensor is not None and value.tensor.kind == "constant"
 
 
-def _constant(unit: Unit, value: Value) -> list[str]:
+def _constant(unit: Unit, value: Value) -> Constant:
     tensor = value.tensor
     assert tensor is not None and tensor.integers is not None
     bits = f", of {tensor.bits} bits" if tensor.bits != width(value.ctype) else ""
     what = f"{comment(tensor.value)}: {tensor.role or 'constant'} {list(value.shape)}{bits}, scale 2^{value.exponent}"
-    return [f"/* {what} */", *array(unit.arrays[value.name], value.ctype, np.asarray(tensor.integers)), ""]
+    return Constant(what, unit.arrays[value.name], value.ctype, np.asarray(tensor.integers))
 
 
 def _function(unit: Unit, kernel: Kernel, number: int, text: Text) -> str:
@@ -114,7 +143,7 @@ def _function(unit: Unit, kernel: Kernel, number: int, text: Text) -> str:
     for name, qualifier in arguments:
         value = unit.program.values[name]
         declared.append(f"{qualifier}{value.ctype} {unit.arrays[name]}[{math.prod(value.shape)}]")
-    called = f"layer_{number}_{identifier(kernel.title)}"
+    called = unit.names.make(kernel.title, "f", f"layer_{number}_")
     _describe(unit, kernel, number, text)
     text.wrapped(f"static void {called}(", declared, ")")
     text.line("{")
@@ -126,7 +155,9 @@ def _function(unit: Unit, kernel: Kernel, number: int, text: Text) -> str:
         write_move(unit, kernel, inner)
     else:
         write_layer(unit, kernel, inner)
-    text.lines += [f"    {line}" if line else "" for line in inner.lines]
+    words = set(_WORDS.findall(str(inner)))
+    unread = [f"(void){unit.arrays[name]};" for name, _ in arguments if unit.arrays[name] not in words]
+    text.lines += [f"    {line}" if line else "" for line in (*unread, *inner.lines)]
     text.line("}")
     text.line()
     return f"{called}({', '.join(unit.arrays[name] for name, _ in arguments)});"
@@ -134,7 +165,7 @@ def _function(unit: Unit, kernel: Kernel, number: int, text: Text) -> str:
 
 def _describe(unit: Unit, kernel: Kernel, number: int, text: Text) -> None:
     """What a function computes, step by step."""
-    text.line(f"/* Layer {number}: {comment(kernel.title)}, {list(kernel.shape[1:])}")
+    text.line(f"/* Layer {number}: {comment(kernel.title)}, {list(kernel.shape[kernel.shape[:1] == (1,) :])}")
     for node in kernel.nodes:
         value = unit.program.values[node.output]
         if node.operation is not None:

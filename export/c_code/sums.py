@@ -105,7 +105,8 @@ def _window(unit: Unit, kernel: Kernel, head: Operation, text: Text) -> None:
     axes = _AXES[2 - len(a["kernel_shape"]) :]
     shape, pooled = kernel.shape, head.op == "MaxPool"
     channel = ("c", "CHANNELS") if pooled else ("o", "FILTERS")
-    named = {channel[1]: shape[1]}
+    named = {"BATCH": shape[0]} if shape[0] > 1 else {}
+    named[channel[1]] = shape[1]
     if not pooled:
         named |= {"FILTERS_PER_GROUP": shape[1] // a["group"], "CHANNELS": x[1] // a["group"]}
     for place, (_, size, _) in enumerate(axes):
@@ -113,8 +114,10 @@ def _window(unit: Unit, kernel: Kernel, head: Operation, text: Text) -> None:
         named |= {f"STRIDE_{size}": a["strides"][place], f"DILATION_{size}": a["dilations"][place], f"PAD_{size}": a["pads"][place]}
     _constants(text, named)
     outer = [channel, *((name, f"OUT_{size}") for name, size, _ in axes)]
+    batch = [("b", "BATCH")] if shape[0] > 1 else []
+    outer = [*batch, *outer]
     with text.loops(outer):
-        variables = ("0", *(name for name, _ in outer))
+        variables = (*(() if batch else ("0",)), *(name for name, _ in outer))
         _running_number(text, shape, variables, tuple(size for _, size in outer))
         body = _body(unit, kernel, text, variables)
         total = _largest(unit, head, body, axes) if pooled else _products(unit, head, body, axes)
@@ -124,11 +127,11 @@ def _window(unit: Unit, kernel: Kernel, head: Operation, text: Text) -> None:
 def _largest(unit: Unit, head: Operation, body: Body, axes: _Axes) -> Expression:
     """The largest element of a window; it begins with what no element is smaller than."""
     integers = unit.program.values[head.inputs[0]].integers
-    ctype, text = computed(integers, "a maximum"), body.text
+    ctype, text, x = computed(integers, "a maximum"), body.text, unit.program.values[head.inputs[0]].shape
     name = body.fresh("largest")
     text.line(f"{ctype} {name} = {literal(integers.low, ctype)};")
     with _taps(text, head, unit, axes):
-        text.line(f"const {ctype} other = {unit.element(head.inputs[0], _nested([('c', ''), *_places(axes)])).text};")
+        text.line(f"const {ctype} other = {unit.element(head.inputs[0], _nested([*_image(x, 'c'), *_places(axes)])).text};")
         with text.block(f"if (other > {name})"):
             text.line(f"{name} = other;")
     return shifted(Expression(name, integers), head.shifts[0])
@@ -153,10 +156,15 @@ def _products(unit: Unit, head: Operation, body: Body, axes: _Axes) -> Expressio
             kernel = own if transposed else [("o", ""), ("c" if channels > 1 else "0", "CHANNELS")]
             factors = [
                 unit.element(head.inputs[1], _nested([*kernel, *taps])).text,
-                unit.element(head.inputs[0], _nested([(channel, ""), *_places(axes)])).text,
+                unit.element(head.inputs[0], _nested([*_image(x, channel), *_places(axes)])).text,
             ]
             text.line(f"{total.text} += ({ctype}){factors[0]} * {factors[1]};")
     return total
+
+
+def _image(x: tuple[int, ...], channel: str) -> list[tuple[str, str]]:
+    """The channel, in the example that the loops are at where a run has several."""
+    return [("b", ""), (channel, str(x[1]))] if x[0] > 1 else [(channel, "")]
 
 
 def _places(axes: _Axes) -> list[tuple[str, str]]:

@@ -13,6 +13,9 @@ from .types import literal
 
 WIDTH: Final = 120
 
+_LINES: Final = 1 << 13
+"""Of an array, written at once."""
+
 
 class Text:
     """Lines, each put in at the depth of the blocks around it."""
@@ -63,13 +66,27 @@ class Text:
             self.line(text)
 
 
-def array(name: str, ctype: str, integers: npt.NDArray[np.int64]) -> list[str]:
-    """Lines of a constant array, flat, in C order."""
-    numbers = [literal(int(number), ctype) for number in integers.reshape(-1)]
-    longest = max(map(len, numbers))
+def array(name: str, ctype: str, integers: npt.NDArray[np.int64]) -> Iterator[str]:
+    """Text of a constant array, flat, in C order, with what ends its last line; in parts, since weights can be many."""
+    flat = integers.reshape(-1)
+    ends = (int(flat.min()), int(flat.max()))
+    longest = max(len(literal(end, ctype)) for end in ends)  # of either sign the outermost number is the longest
     per_line = max(1, (WIDTH - 4) // (longest + 2))
-    rows = [
-        "    " + ", ".join(number.rjust(longest) for number in numbers[start : start + per_line]) + ","
-        for start in range(0, len(numbers), per_line)
-    ]
-    return [f"static const {ctype} {name}[{len(numbers)}] = {{", *rows, "};"]
+    yield f"static const {ctype} {name}[{flat.size}] = {{\n"
+    for start in range(0, flat.size, _LINES * per_line):
+        yield _rows(flat[start : start + _LINES * per_line], ctype, longest, per_line)
+    yield "};\n"
+
+
+def _rows(integers: npt.NDArray[np.int64], ctype: str, longest: int, per_line: int) -> str:
+    """Lines of an array: every different number is written once, then copied to its places."""
+    integers = np.asarray(integers, np.int64)
+    low, high = int(integers.min()), int(integers.max())
+    if high - low < integers.size:
+        numbers, places = np.arange(low, high + 1), integers - low
+    else:
+        numbers, places = np.unique(integers, return_inverse=True)
+    texts = np.array([literal(number, ctype).rjust(longest) + ", " for number in numbers.tolist()], np.bytes_)
+    whole = texts[places].tobytes().decode("ascii")
+    length = per_line * (longest + 2)
+    return "".join(f"    {whole[start : start + length - 1].rstrip()}\n" for start in range(0, len(whole), length))

@@ -50,6 +50,10 @@ def stored(integers: Range) -> str:
     return next(name for name, ends in STORED.items() if integers in Range(*ends))
 
 
+LIMIT: Final = 1 << 62
+"""The largest magnitude of what is computed, as the oracle has it: half of 2^63 is no more, so that every shift is exact."""
+
+
 def computed(integers: Range, what: str) -> str:
     """`int32_t` or `int64_t`.
 
@@ -58,14 +62,14 @@ def computed(integers: Range, what: str) -> str:
         what: the layer, for the error message.
 
     Raises:
-        UnsupportedError: they need more than 64 bits.
+        UnsupportedError: they reach beyond 2^62.
     """
-    for name in ("int32_t", "int64_t"):
-        if integers in Range(*STORED[name]):
-            return name
+    if integers.magnitude <= LIMIT:
+        return "int32_t" if integers in Range(*STORED["int32_t"]) else "int64_t"
     bits = integers.magnitude.bit_length() + 1
     raise UnsupportedError(
-        f"target c: {what}: what it computes needs {bits} bits; C99 has integers of 64; scales closer to each other are accepted. "
+        f"target c: {what}: what it computes needs {bits} bits; C99 has integers of 64, and up to 2^62 every shift is exact; "
+        "scales closer to each other are accepted. "
         f"Received: up to {integers.magnitude}"
     )
 

@@ -64,7 +64,7 @@ def _into_range(draft: Draft, site: Site, bias_bits: int) -> bool:
 
 
 def _settle_bias(draft: Draft, site: Site, bias: Quantizer, bits: int) -> None:
-    """The position of a bias for the scales as they are: that of the sum, or its own 8 bits."""
+    """The position of a bias for the scales as they are: that of the sum, or its own 8 bits; neither is finer than the sum."""
     exponent = sum(draft.quantizers[value].decided_exponent for value in site.inputs)
     if bits == 32:
         draft.put(replace(bias, exponent=exponent))

@@ -48,7 +48,10 @@ _MOST_SHIFT_BIAS: Final = 15
 
 
 def shift_bias_limit(shift_cut: int, *, leaky: bool) -> Limit:
-    """What a bias may be shifted by; behind the sum of a leaky relu it is never shifted down."""
+    """What a DPU shifts a bias by; behind the sum of a leaky relu it is never shifted down.
+
+    Ours never are: biases lie on the grid of their sum, so a finer position would hold nothing more. Only `most` can be left.
+    """
     least = 0 if leaky else min(0, -(_ACCUMULATOR_BITS - (_BIAS_BITS + shift_cut)))
     return Limit("shift_bias", least, _MOST_SHIFT_BIAS)
 

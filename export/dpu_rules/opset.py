@@ -7,7 +7,8 @@ from typing import Final
 import onnx
 import onnx_ir
 
-from ...ir import OPSET, attribute
+from ...ir import OPSET, ModelError, attribute
+from ...ir.outline import outline
 
 OLDER: Final = 17
 _OLDER_IR: Final = 8
@@ -20,6 +21,9 @@ _SAME: Final = frozenset(
 )
 """Operators whose later versions add types and attributes, but mean the same in what is written here."""
 
+_LATER_WORDS: Final = {"wrap", "half_pixel_symmetric"}
+"""Values of `mode` and `coordinate_transformation_mode` that opset 17 does not have."""
+
 _LATER_ATTRIBUTES: Final = {"DequantizeLinear": {"block_size"}, "QuantizeLinear": {"block_size", "output_dtype", "saturate"}}
 
 
@@ -31,6 +35,9 @@ def older(model: onnx_ir.Model) -> onnx_ir.Model | str:
 
     Returns:
         The copy, or the operator that has another meaning there.
+
+    Raises:
+        ModelError: the copy is ill-formed under opset 17.
     """
     result = model.clone()
     for node in result.graph:
@@ -42,6 +49,10 @@ def older(model: onnx_ir.Model) -> onnx_ir.Model | str:
     result.graph.opset_imports[""] = OLDER
     result.ir_version = _OLDER_IR
     result.metadata_props.clear()
+    try:
+        onnx.checker.check_model(outline(onnx_ir.to_proto(result)))
+    except onnx.checker.ValidationError as error:
+        raise ModelError(f"refusing to write an ill-formed model of opset {OLDER}: {str(error).splitlines()[0]}") from error
     return result
 
 
@@ -51,7 +62,7 @@ def _is_same(node: onnx_ir.Node) -> bool:
         then = onnx.defs.get_schema(node.op_type, OLDER, node.domain)
     except onnx.defs.SchemaError:
         return False
-    if node.op_type == "Pad" and attribute(node, "mode", "constant") == "wrap":
+    if _LATER_WORDS & {attribute(node, name, "") for name in ("mode", "coordinate_transformation_mode")}:
         return False
     known = set(then.attributes) | _LATER_ATTRIBUTES.get(node.op_type, set())
     fits = set(node.attributes) <= known and len(node.inputs) <= then.max_input

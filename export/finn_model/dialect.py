@@ -1,4 +1,4 @@
-"""QONNX as FINN's conversion takes it (H4), from QONNX as `qonnx_quant` writes it.
+"""QONNX as FINN's conversion takes it (H4), from QONNX as `qonnx_dialect` writes it.
 
 Conv(x, w, b) -> Quant            =>  Add(Conv(x, w), b) -> Quant       Gemm likewise
 x -> Quant(unsigned)              =>  x -> Relu -> Quant(unsigned)      a relu it is anyway, and FINN looks for one

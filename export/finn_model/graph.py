@@ -40,7 +40,7 @@ def threshold_model(network: IntegerNetwork, tables: Mapping[str, ThresholdTable
     """The model, for one example.
 
     Args:
-        network: one that `finn_limits` lets through.
+        network: one that `limits` lets through.
         tables: by tensor.
         name: of the graph.
     """

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir
 
 from ...ir import ModelError, UnsupportedError, constant, name_of
-from ..integers.network import IntegerNetwork, Tensor
+from ..integers.network import IntegerNetwork, Operation, Tensor
 from .graph import Builder, Carried
-from .rounding import dequantize, quantize, stored_type
+from .rounding import dequantize, quantize, real_numbers, stored_type
 
 
 @dataclass
@@ -34,6 +35,11 @@ class Floats:
     opsets: dict[str, int]
     values: dict[onnx_ir.Value, onnx_ir.Value] = field(default_factory=dict)
 
+    @property
+    def unrounded(self) -> dict[str, Operation]:
+        """Value of the model -> what computes it in integers that nothing rounds."""
+        return {part.last.output: part.last for part in self.network.unrounded}
+
     def input(self, value: onnx_ir.Value) -> onnx_ir.Value:
         """An input of the model as an input of the graph, under its name."""
         if value not in self.values:
@@ -52,7 +58,10 @@ class Floats:
                 return self.builder.constant(name_of(value), stored)
             if node is None:
                 raise ModelError(f"{value.name!r} is neither an input, a constant nor computed")
-            if node.op_type == "DequantizeLinear":
+            if name_of(value) in self.unrounded:
+                last = self.unrounded[name_of(value)]
+                self.values[value] = real_numbers(self.builder, self.carried(last.output), last.exponent, last.output)
+            elif node.op_type == "DequantizeLinear":
                 self.values[value] = self._real(name_of(node.inputs[0]), name_of(value))
             else:
                 self.copy(node)
@@ -98,8 +107,8 @@ class Floats:
         own = onnx_ir.Value(name=tensor.name, shape=like.shape, type=onnx_ir.TensorType(stored_type(tensor)))
         self.builder.graph.inputs.append(own)
         dtype = stored_type(tensor)
-        lowest, highest = (-128, 127) if tensor.signed else (0, 255)
-        if tensor.lower <= lowest and tensor.upper >= highest:
+        limits = np.iinfo(dtype.numpy())
+        if tensor.lower <= limits.min and tensor.upper >= limits.max:
             return self._tensor(tensor, own)
         bounds = [self.builder.number(bound, dtype) for bound in (tensor.lower, tensor.upper)]
         value = self.builder.node("Clip", [own, *bounds], f"{tensor.name}__clipped")

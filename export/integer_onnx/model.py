@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,21 +72,17 @@ class _Writer:
 
     def written(self) -> IntegerModel:
         graph = self.source.model.graph
-        inputs = {name_of(value): value for value in graph.inputs}
-        if self.integer_io:
-            for port in self.network.inputs:
-                if port.tensor is not None:
-                    self.carried[port.tensor] = self.floats.given(self.network.tensors[port.tensor], inputs[port.name])
-        else:
-            for port in self.network.inputs:
-                self.floats.input(inputs[port.name])
+        self._inputs({name_of(value): value for value in graph.inputs})
         steps = {step.output: step for step in self.network.steps}
+        unrounded = {part.last.output: part for part in self.network.unrounded}
         floats = {part.node for part in self.network.float_parts if not (self.integer_io and part.is_tail)}
         for node in graph:
             for value in node.outputs:
                 name = name_of(value) if value.name else ""
                 if name in steps:
                     self._step(steps[name])
+                elif name in unrounded:
+                    self._operations(unrounded[name].operations)
                 elif name in self.network.tensors and name not in self.carried:
                     self.builder.source = self.network.tensors[name].source
                     self.carried[name] = self.floats.quantized(value, self.network.tensors[name])
@@ -103,6 +99,13 @@ class _Writer:
         metadata = {key: text for key, text in self.source.model.metadata_props.items() if key in kept}
         model = onnx_ir.Model(self.builder.graph, ir_version=IR_VERSION, producer_name="tqt-onnx", metadata_props=metadata)
         return IntegerModel(model, tuple(self.in_float64))
+
+    def _inputs(self, values: Mapping[str, onnx_ir.Value]) -> None:
+        for port in self.network.inputs:
+            if not self.integer_io:
+                self.floats.input(values[port.name])
+            elif port.tensor is not None:
+                self.carried[port.tensor] = self.floats.given(self.network.tensors[port.tensor], values[port.name])
 
     def _check_ends(self) -> None:
         """Refuses outputs that do not follow from the integers that leave the network, and float parts."""
@@ -125,14 +128,17 @@ class _Writer:
         operations, result = list(step.operations), step.result
         while operations and operations[-1].op == "Relu" and operations[-1].output == result and tensor.lower >= 0:
             result = operations.pop().inputs[0]  # rounding is monotone and keeps 0: the lower bound does it (L2)
-        for operation in operations:
-            if operation.output not in self.carried:
-                self.builder.source = operation.source
-                self.carried[operation.output] = self._operation(operation)
+        self._operations(operations)
         self.builder.source = step.source
         value = requantize(self.builder, self.carried[result], step.shift, tensor)
         value = self.builder.named(value, tensor.name)
         self.carried[tensor.name] = Carried(tensor.name, tensor.shape, tensor.lower, tensor.upper, value)
+
+    def _operations(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            if operation.output not in self.carried:
+                self.builder.source = operation.source
+                self.carried[operation.output] = self._operation(operation)
 
     def _operation(self, operation: Operation) -> Carried:
         write = OPERATIONS.get(operation.op)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..integers.description import describe_float_part, describe_port, describe_step, describe_tensors
+from ..integers.description import describe_float_part, describe_port, describe_step, describe_tensors, describe_unrounded
 from ..integers.network import IntegerNetwork
 from ..vector_files.memory_files import safe_stem, storage
 
@@ -51,5 +51,6 @@ def _described(network: IntegerNetwork, files: Mapping[str, str], rounding: str)
         "ends": list(network.ends),
         "tensors": [{**described, "file": files.get(name)} for name, described in tensors.items()],
         "layers": [describe_step(step, network.tensors[step.output]) for step in network.steps],
+        "unrounded": [describe_unrounded(part) for part in network.unrounded],
         "float_parts": [describe_float_part(part) for part in network.float_parts],
     }

@@ -71,6 +71,14 @@ def dequantize(builder: Builder, integers: onnx_ir.Value, exponent: int, name: s
     return value
 
 
+def real_numbers(builder: Builder, x: Carried, exponent: int, name: str) -> onnx_ir.Value:
+    """The float32 numbers nearest to `x * 2^exponent`; up to the last Cast all is float64, which is exact beyond 2^24, too."""
+    scaled = builder.node("Mul", [builder.read(x, F64), builder.number(2.0**exponent, F64)], f"{name}__scaled")
+    real = builder.node("Cast", [scaled], f"{name}__real", {"to": int(F32)})
+    real.dtype = F32
+    return real
+
+
 def _parameters(builder: Builder, value: onnx_ir.Value, exponent: int, dtype: onnx_ir.DataType) -> list[onnx_ir.Value]:
     """Input, scale and zero point of a Q/DQ node."""
     return [value, builder.number(float(np.ldexp(1.0, exponent)), F32), builder.number(0, dtype)]

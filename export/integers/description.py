@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from .network import FloatPart, IntegerNetwork, Operation, Port, Step, Tensor
+from .network import FloatPart, IntegerNetwork, Operation, Port, Step, Tensor, Unrounded
 
 
 def describe_tensors(network: IntegerNetwork, rounding: str) -> dict[str, dict[str, Any]]:
@@ -40,22 +41,41 @@ def _tensor(tensor: Tensor, rounding: str | None) -> dict[str, Any]:
 
 def describe_step(step: Step, output: Tensor) -> dict[str, Any]:
     """A step, the saturation of the tensor that it writes, and the widest accumulator it needs."""
-    widths = [operation.accumulator_bits for operation in step.operations]
     return {
         "name": step.name,
         "source": step.source,
         "reads": list(step.reads),
-        "operations": [_operation(operation) for operation in step.operations],
+        "operations": [describe_operation(operation) for operation in step.operations],
         "result": step.result,
         "shift": step.shift,
         "lower": output.lower,
         "upper": output.upper,
         "output": step.output,
-        "accumulator_bits": max((width for width in widths if width is not None), default=None),
+        "accumulator_bits": _widest(step.operations),
     }
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def describe_unrounded(part: Unrounded) -> dict[str, Any]:
+    """A step that ends at its result: real numbers are `result * 2^exponent`."""
+    return {
+        "name": part.last.node,
+        "source": part.last.source,
+        "reads": list(part.reads),
+        "operations": [describe_operation(operation) for operation in part.operations],
+        "result": part.last.output,
+        "exponent": part.last.exponent,
+        "accumulator_bits": _widest(part.operations),
+    }
+
+
+def _widest(operations: Sequence[Operation]) -> int | None:
+    """The widest accumulator."""
+    widths = [operation.accumulator_bits for operation in operations]
+    return max((width for width in widths if width is not None), default=None)
+
+
+def describe_operation(operation: Operation) -> dict[str, Any]:
+    """One operator on integers."""
     return {
         "op": operation.op,
         "node": operation.node,

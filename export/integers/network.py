@@ -128,15 +128,34 @@ class Step:
     @property
     def reads(self) -> tuple[str, ...]:
         """Tensors that it reads, constants included, in order."""
-        own = {operation.output for operation in self.operations}
-        read = [name for operation in self.operations for name in operation.inputs if name not in own]
-        return tuple(dict.fromkeys(read or [self.result]))
+        return _reads(self.operations) or (self.result,)
 
     @property
     def is_copy(self) -> bool:
         """Whether it only moves or selects integers: nothing is rounded."""
         selecting = MOVES | {"MaxPool", "Relu"}
         return self.shift == 0 and all(operation.op in selecting for operation in self.operations)
+
+
+@dataclass(frozen=True, slots=True)
+class Unrounded:
+    """What leaves the integer part without a rounding: a step that ends at its result.
+
+    Attributes:
+        operations: in order; the last one computes what an output or a float part reads, under the float value's name.
+    """
+
+    operations: tuple[Operation, ...]
+
+    @property
+    def last(self) -> Operation:
+        """What computes the result."""
+        return self.operations[-1]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Tensors that it reads, constants included, in order."""
+        return _reads(self.operations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +202,7 @@ class IntegerNetwork:
         outputs: of the network, in the model's order.
         ends: integer tensors that leave the integer part: behind outputs, and those that float parts read.
         float_parts: what is computed in floating point.
-        unrounded: operations whose results an output or a float part reads, with no rounding in between.
+        unrounded: results that an output or a float part reads, with no rounding in between.
     """
 
     contract: Contract
@@ -193,7 +212,7 @@ class IntegerNetwork:
     outputs: tuple[Port, ...]
     ends: tuple[str, ...]
     float_parts: tuple[FloatPart, ...]
-    unrounded: tuple[Operation, ...] = ()
+    unrounded: tuple[Unrounded, ...] = ()
 
     @property
     def constants(self) -> tuple[Tensor, ...]:
@@ -212,13 +231,19 @@ class IntegerNetwork:
                     f"target {target}: node {part.node!r} is computed in floating point ({part.reason}), and what follows is "
                     f"quantized again; integers from the input to the last layer are expected. Received: {part.op}"
                 )
-        for operation in self.unrounded:
+        for handed_on in self.unrounded:
             raise UnsupportedError(
-                f"target {target}: layer {operation.node!r} is handed on without being rounded; a quantized output, or a tail that "
-                f"reads quantized tensors, is expected. Received: {operation.op}"
+                f"target {target}: layer {handed_on.last.node!r} is handed on without being rounded; a quantized output, or a tail "
+                f"that reads quantized tensors, is expected. Received: {handed_on.last.op}"
             )
         if not self.ends:
             raise UnsupportedError(
                 f"target {target}: nothing is computed in integers; a network with a quantized output is expected. "
                 f"Received: {len(self.float_parts)} nodes in floating point"
             )
+
+
+def _reads(operations: tuple[Operation, ...]) -> tuple[str, ...]:
+    """What operations read that none of them computes, in order."""
+    own = {operation.output for operation in operations}
+    return tuple(dict.fromkeys(name for operation in operations for name in operation.inputs if name not in own))

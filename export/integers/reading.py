@@ -26,7 +26,7 @@ from ...ir import (
     only_consumer,
     static_shape,
 )
-from .network import SUMS, FloatPart, IntegerNetwork, Kind, Operation, Port, Step, Tensor
+from .network import SUMS, FloatPart, IntegerNetwork, Kind, Operation, Port, Step, Tensor, Unrounded
 from .operations import Term, operation_of
 
 
@@ -88,7 +88,7 @@ class _Reader:
         parts = tuple(self._float_part(node) for node in self.floats)
         handed_on = [*self.graph.outputs, *(value for node in self.floats for value in node.inputs)]
         terms = [term for value in handed_on if (term := self._term(value)) is not None]
-        wide = {term.name: self.made[term.name] for term in terms if term.name in self.made}
+        wide = {term.name: Unrounded(self._operations(term.name)) for term in terms if term.name in self.made}
         return IntegerNetwork(
             graph.contract, self.tensors, tuple(self.steps), ports, outputs, tuple(computed), parts, tuple(wide.values())
         )

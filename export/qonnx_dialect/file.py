@@ -42,15 +42,25 @@ _WORDS: Final = {"wrap", "half_pixel_symmetric"}
 _MOST_BYTES: Final = (1 << 31) - (1 << 20)
 
 
-def with_batch_one(model: onnx_ir.Model) -> onnx_ir.Model:
+def with_batch_one(model: onnx_ir.Model, target: str) -> onnx_ir.Model:
     """A copy of a Q/DQ model for one example, every shape a number.
 
+    Args:
+        model: it is not changed.
+        target: for whom, as the refusal says it.
+
     Raises:
-        UnsupportedError: a shape stays open.
+        UnsupportedError: its inputs are for another number of examples, or a shape stays open.
     """
     result = model.clone()
     for value in fed_inputs(result.graph):
         if value.shape is not None:
+            batch = value.shape[0] if len(value.shape) else None
+            if isinstance(batch, int) and batch != 1:
+                raise UnsupportedError(
+                    f"target {target}: input {value.name!r}: it is written for one example, so a batch that is open or 1 is "
+                    f"expected. Received: shape {list(value.shape)}"
+                )
             value.shape = onnx_ir.Shape([dim if isinstance(dim, int) else 1 for dim in value.shape])
     for node in result.graph:
         for value in node.outputs:
@@ -60,9 +70,26 @@ def with_batch_one(model: onnx_ir.Model) -> onnx_ir.Model:
         for value in node.outputs:
             if value.name and (value.shape is None or not value.shape.is_static()):
                 raise UnsupportedError(
-                    f"target qonnx: {node.op_type} {node.name!r}: shapes must be numbers for one example. Received: {value.shape}"
+                    f"target {target}: {node.op_type} {node.name!r}: shapes must be numbers for one example. "
+                    f"Received: {value.shape}"
                 )
     return fixed
+
+
+def check_size(model: onnx_ir.Model, target: str, more: int = 0) -> None:
+    """Refuses what does not fit into one file.
+
+    Args:
+        model: as it will be written.
+        target: for whom, as the refusal says it.
+        more: bytes that are written beside its initializers.
+
+    Raises:
+        UnsupportedError: naming the size.
+    """
+    size = more + sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if size > _MOST_BYTES:
+        raise UnsupportedError(f"target {target}: constants of at most 2 GB as float32 fit into one file. Received: {size} bytes")
 
 
 def opset_for(model: onnx_ir.Model) -> int:
@@ -78,11 +105,10 @@ def _is_old(node: onnx_ir.Node) -> bool:
 
 
 def write_file(model: onnx_ir.Model, path: Path) -> int:
-    """Checks and writes a model in the oldest opset that says the same; returns the opset.
+    """Writes a model that `check_size` let through in the oldest opset that says the same; returns the opset.
 
     Raises:
         ModelError: it is ill-formed.
-        UnsupportedError: it does not fit into one file.
     """
     opset = opset_for(model)
     model.graph.opset_imports[""] = opset
@@ -91,9 +117,6 @@ def write_file(model: onnx_ir.Model, path: Path) -> int:
         for node in model.graph:
             node.attributes.pop("allowzero", None)
             node.metadata_props.clear()  # newer than the format
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    if size > _MOST_BYTES:
-        raise UnsupportedError(f"target qonnx: weights of at most 2 GB as float32 fit into one file. Received: {size} bytes")
     proto = onnx_ir.serde.serialize_model(model)
     try:
         onnx.checker.check_model(proto)

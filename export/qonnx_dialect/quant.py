@@ -62,13 +62,9 @@ def write_quants(model: onnx_ir.Model, network: IntegerNetwork, form: QuantForm)
 
     Args:
         model: a clone of the Q/DQ model.
-        network: the same in integers.
+        network: the same in integers, one that `check_constants` let through.
         form: how.
-
-    Raises:
-        UnsupportedError: an integer constant that no float32 holds.
     """
-    check_constants(network)
     forget_names(model.graph)
     _Writer(model.graph, network, form).run()
     model.graph.opset_imports[DOMAIN] = DOMAIN_VERSION
@@ -76,7 +72,7 @@ def write_quants(model: onnx_ir.Model, network: IntegerNetwork, form: QuantForm)
     forget_names(model.graph)
 
 
-def check_constants(network: IntegerNetwork, target: str = "qonnx") -> None:
+def check_constants(network: IntegerNetwork, target: str) -> None:
     """Refuses constants that float32 does not hold: biases of more than 24 bits.
 
     Raises:

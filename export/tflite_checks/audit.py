@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from ...ir import UnsupportedError
 from ..integers.network import MOVES, IntegerNetwork, Operation, Step, Tensor
+from .geometry import has_geometry
 from .weights import Held
+from .wiring import FileWiring, NetworkWiring, Origins, grid, reals
 
 Operators = Sequence[Mapping[str, Any]]
 """As `backend_tf.tflite_reading.operators_of` gives them."""
@@ -34,6 +36,9 @@ KERNELS: Final[dict[str, frozenset[str]]] = {
 RESCALE: Final = frozenset({"MUL"})
 """A step that only brings a tensor to another scale is a product with one."""
 
+_ORDERED: Final = frozenset({"Sub", "MatMul"})
+"""Operations of two tensors whose operands may not be exchanged."""
+
 _SELECTING: Final = frozenset(
     {
         *("BATCH_TO_SPACE_ND", "BROADCAST_TO", "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "GATHER", "GATHER_ND"),
@@ -51,7 +56,7 @@ def worker(step: Step) -> Operation | None:
 
 
 def audit(network: IntegerNetwork, held: Mapping[str, Held], operators: Operators) -> dict[str, int]:
-    """Finds every step that rounds in the file.
+    """Finds every step that rounds in the file, between the steps that it is between in the network.
 
     Args:
         network: in integers.
@@ -65,23 +70,24 @@ def audit(network: IntegerNetwork, held: Mapping[str, Held], operators: Operator
         UnsupportedError: a step that is not there as it is, or an operator in the file that rounds and is no step's.
     """
     free = {index for index, operator in enumerate(operators) if _is_integer(operator)}
-    found: dict[str, int] = {}
+    search = _Search(network, held, operators)
     rescales: dict[Any, int] = {}
     for step in network.steps:
         operation = worker(step)
         if operation is None and not _changes_grid(step, network):
             continue
-        index = next((index for index in sorted(free) if _is_step(operators[index], step, operation, network, held)), None)
+        index = next((index for index in sorted(free) if search.is_step(operators[index], step, operation)), None)
         twin = (step.reads, _grid_of(network.tensors[step.output]))
         if index is None and operation is None:  # two tensors that are brought to one scale from one are one operator
             index = rescales.get(twin)
         if index is None:
             raise UnsupportedError(
-                f"target tflite: layer {step.name!r}: TF's converter does not keep it as one operator with the scale and the "
-                f"integers of the model. Received: {'a change of scale' if operation is None else operation.op}"
+                f"target tflite: layer {step.name!r}: TF's converter does not keep it as one operator with the geometry, the "
+                "operands, the scale and the integers of the model. "
+                f"Received: {'a change of scale' if operation is None else operation.op}"
             )
         free.discard(index)
-        found[step.output] = index
+        search.found[step.output] = index
         rescales |= {twin: index} if operation is None else {}
     for index in sorted(free):
         operator = operators[index]
@@ -90,7 +96,8 @@ def audit(network: IntegerNetwork, held: Mapping[str, Held], operators: Operator
                 f"target tflite: tensor {operator['outputs'][0]['name']!r}: TF's converter puts a {operator['op']} there that the "
                 f"model does not have, with a rounding of its own. Received: {operator['op']}"
             )
-    return found
+    search.check_ends()
+    return search.found
 
 
 def _changes_grid(step: Step, network: IntegerNetwork) -> bool:
@@ -107,40 +114,103 @@ def _is_integer(operator: Mapping[str, Any]) -> bool:
 
 def _keeps_scale(operator: Mapping[str, Any]) -> bool:
     tensors = [tensor for tensor in (*operator["inputs"], *operator["outputs"]) if tensor is not None and tensor["type"] == "int8"]
-    return all(_grid(tensor) == _grid(tensors[0]) for tensor in tensors)
-
-
-def _grid(tensor: Mapping[str, Any]) -> tuple[tuple[float, ...], int]:
-    return tuple(tensor["scales"].tolist()), tensor["zero_point"]
+    return all(grid(tensor) == grid(tensors[0]) for tensor in tensors)
 
 
 def _grid_of(tensor: Tensor) -> tuple[tuple[float, ...], int]:
     return (2.0**tensor.exponent,), 0 if tensor.signed else -128
 
 
-def _is_step(
-    operator: Mapping[str, Any], step: Step, operation: Operation | None, network: IntegerNetwork, held: Mapping[str, Held]
-) -> bool:
-    """Whether an operator reads and writes the step's scales, and its constants."""
-    if operator["op"] not in (RESCALE if operation is None else KERNELS[operation.op]):
-        return False
-    if _grid(operator["outputs"][0]) != _grid_of(network.tensors[step.output]):
-        return False
-    inputs = operator["inputs"]
-    if operation is None:
-        (read,) = step.reads[:1]
-        return _grid(inputs[0]) == _grid_of(network.tensors[read]) and _is_one(inputs[1])
-    operands = [network.tensors[name] for name in _tensors_behind(step, operation, network)]
-    if operation.op == "Table":
-        entries = np.asarray(operation.attributes["entries"]) - (0 if network.tensors[step.output].signed else 128)
-        return np.array_equal(inputs[0]["constant"], entries)
-    if operation.op == "ConvTranspose":  # its first input is the shape of the result
-        inputs = [inputs[2], inputs[1], *inputs[3:]]
-    if operands[1].name in held:
-        bias = operands[2].integers if len(operands) > 2 else None
-        return _grid(inputs[0]) == _grid_of(operands[0]) and _are_weights(inputs[1:], held[operands[1].name], bias, operands[0])
-    pairs = (list(zip(inputs, order, strict=False)) for order in (operands, operands[::-1]))
-    return any(all(_grid(tensor) == _grid_of(operand) for tensor, operand in pair) for pair in pairs)
+class _Search:
+    """The operators of a file, and the steps of a network that were found there so far."""
+
+    def __init__(self, network: IntegerNetwork, held: Mapping[str, Held], operators: Operators) -> None:
+        self.found: dict[str, int] = {}
+        self._network, self._held, self._operators = network, held, operators
+        self._makers = {tensor["index"]: operator for operator in operators for tensor in operator["outputs"]}
+        self._there, self._here = FileWiring(operators, _SELECTING), NetworkWiring(network, self.found)
+
+    def is_step(self, operator: Mapping[str, Any], step: Step, operation: Operation | None) -> bool:
+        """Whether an operator reads and writes the step's tensors on their scales, with its geometry and its constants."""
+        tensors = self._network.tensors
+        if operator["op"] not in (RESCALE if operation is None else KERNELS[operation.op]):
+            return False
+        if grid(operator["outputs"][0]) != _grid_of(tensors[step.output]):
+            return False
+        inputs = operator["inputs"]
+        if operation is None:
+            of_step = {source for source, _, _ in self._here.inside(step, step.result)}
+            read = grid(inputs[0]) == _grid_of(tensors[step.reads[0]]) and _is_one(inputs[1])
+            return read and {source for source, _, _ in self._origins(inputs[0])} == of_step
+        if operation.op == "Table":
+            return self._is_table(inputs, step, operation)
+        operands = [tensors[name] for name in _tensors_behind(step, operation, self._network)]
+        if operation.op == "ConvTranspose":  # its first input is the shape of the result
+            inputs = [inputs[2], inputs[1], *inputs[3:]]
+        if not has_geometry(operator, operation, self._shape(step, operation), self._pad(inputs[0])):
+            return False
+        if operands[1].name in self._held:
+            bias = operands[2].integers if len(operands) > 2 else None
+            weights = self._held[operands[1].name]
+            return self._is_operand(inputs[0], operands[0], step, operation.inputs[0]) and _are_weights(
+                inputs[1:], weights, bias, operands[0]
+            )
+        given = list(zip(operands, operation.inputs, strict=True))
+        return any(
+            all(self._is_operand(tensor, operand, step, name) for tensor, (operand, name) in zip(inputs, order, strict=False))
+            for order in ([given] if operation.op in _ORDERED else [given, given[::-1]])
+        )
+
+    def check_ends(self) -> None:
+        """Whether what leaves the integers in the file is what leaves them in the network.
+
+        Raises:
+            UnsupportedError: something else does.
+        """
+        tables = [operation.inputs[0] for step in self._network.steps for operation in step.operations if operation.op == "Table"]
+        leaving = {self._origins(one["inputs"][0]) for one in self._operators if one["op"] == "DEQUANTIZE"}
+        ends = {name: self._here.of(name) for name in self._network.ends}
+        allowed = {*ends.values(), *(self._here.of(name) for name in tables if name in self._network.tensors)}
+        for name, origins in ends.items():
+            if origins not in leaving:
+                raise UnsupportedError(
+                    f"target tflite: tensor {name!r}: TF's converter does not hand it on with the operands and the bounds of the "
+                    f"model. Received: {len(leaving)} others"
+                )
+        if not leaving <= allowed:
+            raise UnsupportedError(
+                f"target tflite: tensor {', '.join(ends)!r}: TF's converter hands on others, too. "
+                f"Received: {len(leaving - allowed)} others"
+            )
+
+    def _origins(self, tensor: Mapping[str, Any]) -> Origins:
+        return self._there.of(tensor, self.found.values())
+
+    def _is_operand(self, tensor: Mapping[str, Any], operand: Tensor, step: Step, name: str) -> bool:
+        if grid(tensor) != _grid_of(operand):
+            return False
+        if operand.integers is not None:
+            held = np.unique(operand.integers * 2.0**operand.exponent)
+            return tensor["constant"] is not None and np.array_equal(reals(tensor), held)
+        return self._origins(tensor) == self._here.inside(step, name)
+
+    def _is_table(self, inputs: Sequence[Any], step: Step, operation: Operation) -> bool:
+        output, (name,) = self._network.tensors[step.output], operation.inputs[:1]
+        entries = np.asarray(operation.attributes["entries"]) - (0 if output.signed else 128)
+        position = self._there.position(inputs[1])
+        if position is None or not np.array_equal(inputs[0]["constant"], entries):
+            return False
+        tensor, factor, first = position
+        is_read = factor * tensor["scales"][0] == 1 and first == operation.attributes["first"]
+        return bool(is_read) and self._origins(tensor) == self._here.inside(step, name)
+
+    def _shape(self, step: Step, operation: Operation) -> tuple[int | None, ...]:
+        name = operation.inputs[0]
+        return next((made.shape for made in step.operations if made.output == name), None) or self._network.tensors[name].shape
+
+    def _pad(self, tensor: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        maker = self._makers.get(tensor["index"])
+        return maker if maker is not None and maker["op"] == "PAD" else None
 
 
 def _tensors_behind(step: Step, operation: Operation, network: IntegerNetwork) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +42,11 @@ class Held:
         """What the integers are multiplied by."""
         return self.factor / self.times * 2.0**self.tensor.exponent
 
+    @property
+    def reals(self) -> npt.NDArray[np.float32]:
+        """The weights that are written, which are on the tensor's own grid."""
+        return (self.integers * self.scale).astype(np.float32)
+
     def scaled(self, bias: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """The layer's bias on the scale of its sum."""
         return bias // self.factor * self.times
@@ -71,24 +76,37 @@ def held_weights(network: IntegerNetwork, *, narrow: bool) -> Mapping[str, Held]
     Raises:
         UnsupportedError: a weight that int8 does not hold, or does as -128 only.
     """
-    found: dict[str, Held] = {}
-    for step, operation, tensor in weighted(network):
-        assert tensor.integers is not None
-        integers, factor = tensor.integers, 1
-        if np.abs(integers).max(initial=0) > MOST:
-            bias = network.tensors[operation.inputs[2]].integers if len(operation.inputs) > 2 else None
-            factor = int(np.gcd.reduce(np.concatenate([integers.ravel(), [] if bias is None else bias.ravel()]).astype(np.int64)))
-            integers = integers // factor
-        low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
-        lowest = int((integers < -MOST).sum())
-        times = 2 if max(high, -low) <= MOST // 2 and (operation.bound or 0) < _ROOM * factor else 1
-        where = f"target tflite: layer {step.name!r}"
-        if high > MOST or low < -MOST - 1:
-            raise UnsupportedError(f"{where}: weights from -127 to 127 are the most that int8 holds. Received: {low} to {high}")
-        if lowest and not narrow:
-            raise UnsupportedError(
-                f"{where}: {lowest} of {integers.size} weights are -128, which TFLite's int8 weights exclude; --narrow-weights "
-                "writes -127 in their place, which changes the network by as much. Received: -128"
-            )
-        found[tensor.name] = Held(step.name, tensor, np.maximum(integers, -MOST) * times, factor, times, lowest)
-    return found
+    readers: dict[str, list[tuple[Step, Operation, Tensor]]] = {}
+    for one in weighted(network):
+        readers.setdefault(one[2].name, []).append(one)
+    return {name: _held(found, network, narrow=narrow) for name, found in readers.items()}
+
+
+def _held(readers: Sequence[tuple[Step, Operation, Tensor]], network: IntegerNetwork, *, narrow: bool) -> Held:
+    """Weights that one or several layers read: factor and doubling must suit the biases and the sums of all of them."""
+    step, _, tensor = readers[0]
+    assert tensor.integers is not None
+    integers, factor = tensor.integers, 1
+    if np.abs(integers).max(initial=0) > MOST:
+        factor = int(np.gcd.reduce(np.concatenate([integers.ravel(), *_biases(readers, network)]).astype(np.int64)))
+        integers = integers // factor
+    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+    lowest = int((integers < -MOST).sum())
+    has_room = all((operation.bound or 0) < _ROOM * factor for _, operation, _ in readers)
+    times = 2 if max(high, -low) <= MOST // 2 and has_room else 1
+    where = f"target tflite: layer {step.name!r}"
+    if high > MOST or low < -MOST - 1:
+        raise UnsupportedError(f"{where}: weights from -127 to 127 are the most that int8 holds. Received: {low} to {high}")
+    if lowest and not narrow:
+        raise UnsupportedError(
+            f"{where}: {lowest} of {integers.size} weights are -128, which TFLite's int8 weights exclude; --narrow-weights "
+            "writes -127 in their place, which changes the network by as much. Received: -128"
+        )
+    return Held(step.name, tensor, np.maximum(integers, -MOST) * times, factor, times, lowest)
+
+
+def _biases(readers: Sequence[tuple[Step, Operation, Tensor]], network: IntegerNetwork) -> Iterator[npt.NDArray[np.int64]]:
+    for _, operation, _ in readers:
+        bias = network.tensors[operation.inputs[2]].integers if len(operation.inputs) > 2 else None
+        if bias is not None:
+            yield bias.ravel()

@@ -1,8 +1,8 @@
-"""Writes the integers of a network into files, run after run of the network: only one run is in memory."""
+"""Writes the integers of a network into files, as they are computed: only one batch is in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,18 +25,19 @@ def examples_per_run(network: IntegerNetwork) -> int:
     return fixed[0] if fixed else 1
 
 
-def runs(examples: Iterable[Feeds], size: int) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-    """The feeds in runs of so many examples.
+def runs(examples: Iterable[Feeds], size: int | None) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+    """The feeds in runs of so many examples; None leaves them as they are, for a network that computes each example alone.
 
     Raises:
         DataError: some are left over.
     """
     for feeds in examples:
         count = len(next(iter(feeds.values())))
-        if count % size:
+        step = size or max(1, count)
+        if count % step:
             raise DataError(f"the model takes {size} examples at once. Received: {count}")
-        for start in range(0, count, size):
-            yield {name: np.asarray(array[start : start + size], np.float32) for name, array in feeds.items()}
+        for start in range(0, count, step):
+            yield {name: np.asarray(array[start : start + step], np.float32) for name, array in feeds.items()}
 
 
 class Recorder:
@@ -60,16 +61,16 @@ class Recorder:
             (folder / name).mkdir()
         for tensor in network.constants:
             assert tensor.integers is not None
-            self._add(tensor, tensor.integers, None)
+            self._add(tensor, tensor.integers, ())
 
     def record(self, feeds: Feeds, integers: Mapping[str, npt.NDArray[np.int64]]) -> None:
-        """One run: the network's float inputs, and the integers of all tensors that are no constants.
+        """Runs of the network: its float inputs, and the integers of all tensors that are no constants, run behind run.
 
         Raises:
             UnsupportedError: a tensor has no integers: a float part in front of it cannot be run.
         """
-        first = self.runs * self._batch
-        comment = f"example {first}" if self._batch == 1 else f"examples {first} to {first + self._batch - 1}"
+        count = len(next(iter(feeds.values()))) // self._batch
+        comments = [self._comment(run * self._batch) for run in range(self.runs, self.runs + count)]
         for place, (name, array) in enumerate(feeds.items()):
             if name not in self._floats:
                 path = self._folder / FLOATS / f"{safe_stem(place, len(feeds), name)}.npy"
@@ -82,8 +83,8 @@ class Recorder:
                 raise UnsupportedError(
                     f"target vectors: tensor {name!r} has no integers: it is computed behind an operator that cannot be run here"
                 )
-            self._add(tensor, integers[name], comment)
-        self.runs += 1
+            self._add(tensor, integers[name], comments)
+        self.runs += count
 
     def close(self) -> None:
         """Ends all files."""
@@ -110,13 +111,18 @@ class Recorder:
         array = self._floats[name]
         return {"dtype": "float32", "shape": [array.rows, *array.row], **self._file(array.path)}
 
-    def _add(self, tensor: Tensor, integers: npt.NDArray[np.int64], comment: str | None) -> None:
+    def _comment(self, first: int) -> str:
+        return f"example {first}" if self._batch == 1 else f"examples {first} to {first + self._batch - 1}"
+
+    def _add(self, tensor: Tensor, integers: npt.NDArray[np.int64], comments: Sequence[str]) -> None:
         if tensor.name not in self._words:
-            self._shapes[tensor.name] = integers.shape
+            rows = integers.shape[:1] if tensor.kind == "constant" else (len(integers) // len(comments),)
+            shape = (*rows, *integers.shape[1:])
+            self._shapes[tensor.name] = shape
             row = None if tensor.kind == "constant" else integers.shape[1:]
-            head = _comments(tensor, integers.shape, self._axes[tensor.name])
+            head = _comments(tensor, shape, self._axes[tensor.name])
             self._words[tensor.name] = WordFiles(self._folder / self._stems[tensor.name], tensor.bits, tensor.signed, row, head)
-        self._words[tensor.name].append(integers, comment)
+        self._words[tensor.name].append(integers, comments)
 
     def _file(self, path: Path) -> dict[str, str]:
         return {"path": path.relative_to(self._folder).as_posix(), "sha256": sha256_of(path)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..base import Source
-from ..integers.description import describe_float_part, describe_port, describe_step, describe_tensors
+from ..integers.description import describe_float_part, describe_port, describe_step, describe_tensors, describe_unrounded
 from .files import Recorder
 
 SCHEMA: Final = "tqt_onnx.vectors/1"
@@ -31,5 +31,6 @@ def manifest(source: Source, recorder: Recorder, examples_per_run: int, rounding
         "given": [tensor.name for tensor in network.tensors.values() if tensor.kind == "from_float"],
         "tensors": [{**tensors[name], **recorder.described(tensor)} for name, tensor in network.tensors.items()],
         "layers": [{**layer, "rounding": tensors[layer["output"]]["rounding"]} for layer in layers],
+        "unrounded": [describe_unrounded(part) for part in network.unrounded],
         "float_parts": [describe_float_part(part) for part in network.float_parts],
     }

@@ -127,8 +127,10 @@ class WordFiles:
         """Rows added so far."""
         return 0 if self._array is None else self._array.rows
 
-    def append(self, integers: npt.NDArray[np.int64], comment: str | None = None) -> None:
-        """Adds integers [n, *row], or all of a constant; in the `.mem` file behind a comment of their own.
+    def append(self, integers: npt.NDArray[np.int64], comments: Sequence[str] = ()) -> None:
+        """Adds integers [n, *row], or all of a constant.
+
+        In the `.mem` file they are in as many equal parts as there are comments, each behind its own.
 
         Raises:
             UnsupportedError: one of them does not fit.
@@ -142,11 +144,12 @@ class WordFiles:
             np.save(self.npy, integers.astype(storage(self._bits, self._signed), order="C"))
         else:
             self._array.append(integers)
-        flat = np.ascontiguousarray(integers).reshape(-1)
+        parts = np.ascontiguousarray(integers).reshape(len(comments) or 1, -1)
         with self.mem.open("ab") as file:
-            file.write(comment_lines([] if comment is None else [comment]))
-            for start in range(0, flat.size, _PART):
-                file.write(hex_lines(flat[start : start + _PART], self._bits))
+            for place, part in enumerate(parts):
+                file.write(comment_lines(comments[place : place + 1]))
+                for start in range(0, part.size, _PART):
+                    file.write(hex_lines(part[start : start + _PART], self._bits))
 
     def close(self) -> None:
         """Ends the `.npy` file."""

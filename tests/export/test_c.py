@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from random_networks import Network, networks
 
 import tqt_onnx
 from tqt_onnx import BitWidths
-from tqt_onnx.export import CExporter
+from tqt_onnx.export import CExporter, Source
 from tqt_onnx.export.c import translate
 from tqt_onnx.ir import DataError, UnsupportedError
 from tqt_onnx.verbs.export import export_model, make_source
@@ -109,7 +110,7 @@ def test_moves_of_every_kind(tmp_path: Path) -> None:
     assert used >= {"Slice", "Gather", "Pad", "DepthToSpace", "SpaceToDepth", "Tile", "Resize"}
 
 
-@settings(max_examples=12, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, derandomize=True, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(network=networks())
 def compare_random(network: Network, folder: Path, outcomes: list[str]) -> None:
     try:
@@ -128,7 +129,7 @@ def compare_random(network: Network, folder: Path, outcomes: list[str]) -> None:
 def test_random_networks(tmp_path: Path) -> None:
     outcomes: list[str] = []
     compare_random(folder=tmp_path, outcomes=outcomes)
-    assert outcomes.count("compared") > 8
+    assert outcomes.count("compared") > 20
 
 
 def test_headers_and_files_are_cpp_too(tmp_path: Path) -> None:
@@ -175,6 +176,10 @@ HOSTILE = (
     "a_q",
     "a__q",
     "",
+    "layer 1 conv",
+    "conv_q",
+    "golden_image",
+    "arena_8",
 )
 
 
@@ -184,13 +189,74 @@ def test_names_of_a_model_stay_names(tmp_path: Path) -> None:
         node.name = HOSTILE[place % len(HOSTILE)] + str(place)
         node.metadata_props["tqt_onnx.source"] = HOSTILE[place % len(HOSTILE)]
     source = make_source(model, 'my "net"-2.*/', None)
-    assert "my_net_2" in " ".join(CExporter().write(source, tmp_path))
-    assert "stdint_network.h" in translate("stdint", source.network).code
-    code = (tmp_path / "my_net_2.c").read_text()
-    assert code.isascii() and "\\" not in code and "??" not in code
+    assert "stdint_network.h" in "".join(translate("stdint", source.network).code.text())
+    for turn in range(len(HOSTILE)):  # values are called as nodes are, turned against each other
+        written, folder = hostile(source, turn), tmp_path / str(turn)
+        folder.mkdir()
+        assert "my_net_2" in " ".join(CExporter().write(written, folder))
+        code = (folder / "my_net_2.c").read_text()
+        assert code.isascii() and "\\" not in code and "??" not in code
+        subprocess.run([compiler(), *STRICT, "-fsyntax-only", "my_net_2.c"], cwd=folder, check=True)
     expected = source.oracle({"x": examples()})
-    found = run(build(tmp_path, SANITIZED, "my_net_2"), source, expected)
+    found = run(build(folder, SANITIZED, "my_net_2"), written, expected)
     np.testing.assert_array_equal(found["y__q"], expected["y__q"])
+
+
+def hostile(source: Source, turn: int) -> Source:
+    """The values of a network under other names."""
+    network = source.network
+    names = {name: HOSTILE[(place + turn) % len(HOSTILE)] for place, name in enumerate(network.tensors)}
+    tensors = {name: replace(tensor, value=names[name]) for name, tensor in network.tensors.items()}
+    ports = [
+        tuple(replace(port, name=names.get(port.tensor or "", port.name)) for port in side)
+        for side in (network.inputs, network.outputs)
+    ]
+    return replace(source, network=replace(network, tensors=tensors, inputs=ports[0], outputs=ports[1]))
+
+
+def test_a_function_is_not_called_as_a_value_is(tmp_path: Path) -> None:
+    """`layer_1_` of the node `conv_q`, and the weights `layer_1_conv`; golden outputs, and an output of that name."""
+    net = Builder(0)
+    net.constants["layer_1_conv"] = net.rng.normal(size=(2, 3, 1, 1)).astype(np.float32)
+    net.op("Conv", "x", "layer_1_conv", name="conv_q")
+    net.layer("Conv", "conv_q", "golden_x", (2, 2, 1, 1))
+    data = net.rng.normal(size=(4, 3, 4, 4)).astype(np.float32)
+    model = tqt_onnx.quantize(net.model({"x": (3, 4, 4)}, {"golden_x": (2, 4, 4)}), data).model
+    export_model(model, "c", tmp_path / "out", data=data)
+    assert self_test(tmp_path / "out", "model") == (0, "ok: 4 examples\n")
+
+
+def self_test(folder: Path, name: str) -> tuple[int, str]:
+    """Compiles and runs what compares golden outputs: its code and what it prints."""
+    subprocess.run([compiler(), *SANITIZED, f"{name}.c", f"{name}_test.c", "-o", "test"], cwd=folder, check=True)
+    done = subprocess.run([folder / "test"], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("layer", ["Gemm", "Conv"])
+def test_a_fixed_batch_is_one_run(layer: str, batch: int, tmp_path: Path) -> None:
+    """9 examples are 4 runs of 2 or 3 of 3; what is compared is what the oracle says of each of them."""
+    shape, filters = ((3,), (3, 2)) if layer == "Gemm" else ((3, 4, 4), (2, 3, 2, 2))
+    net = Builder(1)
+    net.layer(layer, "x", "y", filters, 2)
+    proto = onnx_ir.to_proto(net.model({"x": shape}, {"y": (2,) if layer == "Gemm" else (2, 3, 3)}))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    del proto.graph.value_info[:]
+    data = net.rng.normal(size=(9 // batch * batch, *shape)).astype(np.float32)
+    model = tqt_onnx.quantize(onnx_ir.from_proto(proto), data).model
+    notes = " ".join(export_model(model, "c", tmp_path / "out", data=data).notes)
+    runs, one = min(4, 9 // batch), "one example" if batch == 1 else f"one run of {batch} examples"
+    compared = f"{runs} examples" if batch == 1 else f"{runs} runs of {batch} examples"
+    assert f"model_run takes {one}:" in notes and f"model_test.c compares {compared}:" in notes
+    assert f"on {one}. Arguments" in (tmp_path / "out" / "model.h").read_text()
+    assert self_test(tmp_path / "out", "model") == (0, f"ok: {compared}\n")
+    golden = re.search(r"y_q_golden\[\d+\] = \{([^}]*)\}", (tmp_path / "out" / "model_test.c").read_text())
+    assert golden is not None
+    source = make_source(model, "model", None)
+    expected = [source.oracle({"x": data[start : start + batch]})["y__q"] for start in range(0, runs * batch, batch)]
+    assert [int(number) for number in golden[1].split(",") if number.strip()] == np.concatenate(expected).ravel().tolist()
 
 
 def test_what_is_not_rounded_to_integers_is_refused_by_name(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from c_programs import build, raw_run
+from c_programs import build, raw_run, write_network
 from integer_reader import run_step
 
 from tqt_onnx.export import IntegerNetwork, Operation, Port, Step, Tensor
@@ -38,11 +38,9 @@ def network(inputs: list[Tensor], operations: list[Operation], result: Tensor, s
     return IntegerNetwork("layer32", tensors, (step,), ports, (Port("y", "y", result.shape),), ("y",), ())
 
 
-def compare(made: IntegerNetwork, folder: Path, count: int = 6) -> Array:
-    """Compiles, runs on drawn integers with the extremes among them, and compares."""
-    translation = translate("net", made)
-    (folder / "net.c").write_text(translation.code)
-    (folder / "net.h").write_text(translation.header)
+def compare(made: IntegerNetwork, folder: Path, count: int = 6, *, constant: bool = False) -> Array:
+    """Compiles, runs on drawn integers with the extremes among them, and compares; only where it is `constant` says y nothing."""
+    write_network(made, folder)
     feeds: dict[str, Array] = {}
     for port in made.inputs:
         item = made.tensors[port.name]
@@ -57,7 +55,7 @@ def compare(made: IntegerNetwork, folder: Path, count: int = 6) -> Array:
     program = build(folder)
     found = raw_run(program, [feeds[port.name] for port in made.inputs], [made.tensors[port.name] for port in made.inputs], output)
     np.testing.assert_array_equal(found.reshape(expected.shape), expected)
-    assert np.unique(expected).size > 1
+    assert (np.unique(expected).size == 1) == constant
     return expected
 
 
@@ -133,12 +131,96 @@ def test_sums_that_need_64_bits_and_left_shifts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shift", [-9, -3, 0, 40, 70])
 def test_a_rescale(shift: int, tmp_path: Path) -> None:
     x = tensor("x", (9,), 16)
-    made = network([x], [], result((9,)), shift)
-    if shift >= 40:
-        with pytest.raises(AssertionError, match="1"):  # everything is rounded to 0: exact, but it says nothing
-            compare(made, tmp_path)
-    else:
-        compare(made, tmp_path)
+    compare(network([x], [], result((9,)), shift), tmp_path, constant=shift >= 40)
+
+
+@pytest.mark.parametrize("shift", [62, 63, 64, 90])
+def test_a_shift_that_leaves_nothing(shift: int, tmp_path: Path) -> None:
+    """What is computed is not read: neither arguments nor constants nor variables may be left over, which is a warning."""
+    x, z, w = tensor("x", (2, 4)), tensor("z", (2, 1)), constant("w", (3, 2, 1))
+    conv = op("Conv", [x, w], (3, 4), **window([1], [0, 0], [1], [1], group=1))
+    relu = Operation("Relu", "relu", None, ("Conv_out",), (0,), "relu_out", 0, (None, 3, 4))
+    c = constant("c", (2, 1))
+    for number, (inputs, operations, shape) in enumerate(
+        [
+            ([x], [], (2, 4)),
+            ([x, z], [op("Mul", [x, z], (2, 4))], (2, 4)),
+            ([x, c], [op("Add", [x, c], (2, 4))], (2, 4)),
+            ([x, w], [conv], (3, 4)),
+            ([x, w], [conv, relu], (3, 4)),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        compare(network(inputs, operations, result(shape), shift), folder, constant=True)
+
+
+def test_operands_that_are_never_read(tmp_path: Path) -> None:
+    """One that is always smaller, as an argument, a constant and a variable; an image of which nothing is left."""
+    x, z, c = tensor("x", (2, 4), signed=False), tensor("z", (2, 4)), tensor("c", (2, 4), 8, -RNG.integers(2, 99, (2, 4)))
+    below = Operation("Min", "below", None, ("z", "c"), (0, 0), "below_out", 0, (None, 2, 4))
+    largest = Operation("Max", "largest", None, ("x", "below_out", "c"), (0, 0, 0), "largest_out", 0, (None, 2, 4))
+    for number, operations in enumerate([[op("Max", [x, c], (2, 4))], [below, largest]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        compare(network([x, z, c] if number else [x, c], operations, result((2, 4), signed=False), 0), folder)
+    pads = {"pads": [0, 0, -4, 0, 0, 3], "mode": "constant", "value": 5}
+    filled = network([x], [op("Pad", [x], (2, 3), **pads)], result((2, 3)), 0)
+    code = write_network(filled, tmp_path)
+    assert "(void)x_q;" in code
+    found = raw_run(build(tmp_path), [np.zeros((1, 2, 4))], [x], result((2, 3)))
+    assert found.tolist() == [5] * 6
+
+
+def of_batch(item: Tensor, count: int) -> Tensor:
+    return replace(item, shape=(count, *item.shape[1:]))
+
+
+@pytest.mark.parametrize("name", ["Conv", "depthwise", "grouped", "ConvTranspose", "MaxPool", "signal"])
+def test_windows_over_a_fixed_batch(name: str, tmp_path: Path) -> None:
+    """Three examples in one run: each is computed from its own."""
+    x, length = tensor("x", (4, 5, 4)), 3
+    one = window([2, 3], [1, 0, 1, 1], [1, 2], [1, 1])
+    operation, operands, shape = {
+        "Conv": (
+            op("Conv", [x, w := constant("w", (3, 4, 2, 3)), b := constant("b", (3,), 12)], (), **one, group=1),
+            [w, b],
+            (3, 6, 2),
+        ),
+        "depthwise": (op("Conv", [x, w := constant("w", (4, 1, 2, 3))], (), **one, group=4), [w], (4, 6, 2)),
+        "grouped": (op("Conv", [x, w := constant("w", (6, 2, 2, 3))], (), **one, group=2), [w], (6, 6, 2)),
+        "ConvTranspose": (
+            op("ConvTranspose", [x, w := constant("w", (4, 3, 2, 3))], (), **one, group=1, output_padding=[0, 0]),
+            [w],
+            (3, 4, 8),
+        ),
+        "MaxPool": (op("MaxPool", [x], (), **one), [], (4, 6, 2)),
+        "signal": (
+            op("Conv", [tensor("x", (1, 9)), w := constant("w", (2, 1, 3))], (), **window([3], [0, 0], [2], [1], group=1)),
+            [w],
+            (2, 4),
+        ),
+    }[name]
+    x = tensor("x", (1, 9)) if name == "signal" else x
+    shift = 0 if name == "MaxPool" else 7
+    output = result(shape)
+    made = network([x, *operands], [replace(operation, shape=(None, *shape))], output, shift)
+    fixed = replace(
+        made,
+        tensors={key: item if item.kind == "constant" else of_batch(item, length) for key, item in made.tensors.items()},
+        steps=tuple(
+            replace(step, operations=tuple(replace(part, shape=(length, *shape)) for part in step.operations))
+            for step in made.steps
+        ),
+    )
+    code = write_network(fixed, tmp_path)
+    assert "BATCH = 3" in code
+    given = RNG.integers(-128, 128, (2 * length, *[int(n or 0) for n in x.shape[1:]]))
+    constants = {item.name: item.integers for item in made.constants}
+    expected = run_step(asdict(made.steps[0]), {**constants, "x": given}, asdict(output))
+    assert len({row.tobytes() for row in expected}) == len(expected)
+    found = raw_run(build(tmp_path), [given], [x], output)
+    np.testing.assert_array_equal(found.reshape(expected.shape), expected)
 
 
 def test_largest_of_three_with_a_clip(tmp_path: Path) -> None:
@@ -162,9 +244,7 @@ def test_a_table_reads_nothing_else_even_where_an_input_is_out_of_range(tmp_path
     """An integer of 6 bits comes in a byte; what the host must not give is looked up, too, at the nearest entry."""
     a = tensor("a", (3,), 6)
     table = op("Table", [a], (3,), first=-32, entries=list(range(-32, 32)))
-    translation = translate("net", network([a], [table], result((3,)), 0))
-    (tmp_path / "net.c").write_text(translation.code)
-    (tmp_path / "net.h").write_text(translation.header)
+    write_network(network([a], [table], result((3,)), 0), tmp_path)
     given = np.array([[-128, 127, 5]])
     found = raw_run(build(tmp_path), [given], [a], result((3,)))
     assert found.tolist() == [-32, 31, 5]
@@ -207,12 +287,17 @@ def test_limits_name_layer_and_value() -> None:
     a = tensor("a", (3,), 16)
     with pytest.raises(UnsupportedError, match=r"target c: layer 'Add' \(Add\): .* needs 77 bits"):
         translate("net", network([a], [op("Add", [a, a], (3,), shifts=(60, 0))], result((3,)), 0))
+    for shift, bits in ((46, None), (47, 64)):  # below 2^62 all is 0 behind a shift by 63; beyond it is not
+        made = network([a], [op("Add", [a, a], (3,), shifts=(shift, 0))], result((3,)), 63)
+        if bits is None:
+            translate("net", made)
+            continue
+        with pytest.raises(UnsupportedError, match=r"target c: layer 'Add' \(Add\): .* needs 64 bits; .* up to 2\^62"):
+            translate("net", made)
     with pytest.raises(UnsupportedError, match=r"target c: layer 'Cast': Cast has no form in C"):
         translate("net", network([a], [op("Cast", [a], (3,))], result((3,)), 0))
     spread = Operation("Reshape", "r", None, ("a",), (0,), "r_out", 0, (None, 1), {"shape": [-1, 1]})
     with pytest.raises(UnsupportedError, match=r"target c: layer 'r': one example gives \[3, 1\], the model says \[None, 1\]"):
         translate("net", network([a], [spread], result((1,)), 0))
-    from dataclasses import replace
-
     with pytest.raises(UnsupportedError, match=r"target c: tensor 'a': C arrays have fixed sizes"):
         translate("net", network([replace(a, shape=(None, None))], [], result((3,)), 0))

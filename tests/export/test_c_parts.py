@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from handoff_networks import NETWORKS, quantized
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tqt_onnx.export.c import CExporter
+from tqt_onnx.export.c_code import body
 from tqt_onnx.export.c_code.kernels import Program, make_program
-from tqt_onnx.export.c_code.loops import Nest, affine, by_axis, joined
+from tqt_onnx.export.c_code.loops import Nest, affine, by_axis, joined, strided
 from tqt_onnx.export.c_code.memory import Memory, plan_memory
 from tqt_onnx.export.c_code.names import Names, comment, identifier
+from tqt_onnx.export.c_code.text import array
 from tqt_onnx.export.c_code.types import Range, computed, literal, stored
 from tqt_onnx.export.c_code.values import read_values
 from tqt_onnx.ir import UnsupportedError
@@ -49,8 +53,47 @@ def test_literals_and_types() -> None:
         "int8_t", "uint8_t", "int16_t", "uint16_t", "uint32_t", "int64_t",
     ]  # fmt: skip
     assert [computed(Range(-n, n), "x") for n in (2**31 - 1, 2**31)] == ["int32_t", "int64_t"]
-    with pytest.raises(UnsupportedError, match=r"target c: layer 'x': .* needs 65 bits"):
-        computed(Range(-(2**63), 2**63), "layer 'x'")
+    assert computed(Range(-(2**62), 2**62), "x") == "int64_t"
+    for bits, ends in ((64, (-(2**62) - 1, 0)), (64, (0, 2**62 + 1)), (65, (-(2**63), 2**63))):
+        with pytest.raises(
+            UnsupportedError, match=rf"target c: layer 'x': .* needs {bits} bits; .* up to 2\^62 .* Received: up to"
+        ):
+            computed(Range(*ends), "layer 'x'")
+
+
+@pytest.mark.parametrize(
+    ("ctype", "low", "high", "count"),
+    [
+        ("int8_t", -8, 7, 1),
+        ("int8_t", -128, 127, 400_001),
+        ("uint8_t", 0, 255, 33),
+        ("int16_t", 9, 9, 50),
+        ("int32_t", -(2**31), 2**31 - 1, 20_000),
+        ("uint32_t", 0, 2**32 - 1, 300),
+        ("int64_t", -(2**63), 2**63 - 1, 300),
+    ],
+)
+def test_arrays_are_written_in_parts(ctype: str, low: int, high: int, count: int) -> None:
+    """Every number once, in order, as many on a line as there is room for, each as wide as the widest."""
+    integers = np.random.default_rng(count).integers(low, high, count, endpoint=True)
+    integers[:1], integers[-1:] = low, high
+    parts = list(array("a_q", ctype, integers))
+    assert max(map(len, parts)) < 1 << 20
+    first, *lines, last = "".join(parts).splitlines()
+    assert (first, last) == (f"static const {ctype} a_q[{count}] = {{", "};")
+    numbers = [literal(int(number), ctype) for number in integers]
+    width = max(map(len, numbers))
+    room = max(1, 116 // (width + 2))
+    rows = [numbers[start : start + room] for start in range(0, count, room)]
+    assert lines == ["    " + ", ".join(number.rjust(width) for number in row) + "," for row in rows]
+
+
+def test_constants_are_no_text_before_they_are_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = make_source(quantized("swish"), "net", None)
+    monkeypatch.setattr(body, "array", None)
+    CExporter().check(source)
+    with pytest.raises(TypeError):
+        CExporter().write(source, tmp_path)
 
 
 def visited(nest: Nest) -> np.ndarray[Any, Any]:
@@ -83,6 +126,34 @@ def test_moves_are_loops_with_strides(name: str) -> None:
     assert nest is not None
     np.testing.assert_array_equal(visited(nest), [np.arange(source.size), source])
     assert len(nest.axes) <= 4
+
+
+def test_strides_are_found_without_a_look_at_every_run() -> None:
+    """Both ways give the same loops, for any order of axes, parts of them, and parts repeated."""
+    rng, several = np.random.default_rng(0), 0
+    for _ in range(400):
+        shape = rng.integers(1, 7, rng.integers(1, 5))
+        source = np.arange(np.prod(shape)).reshape(shape).transpose(rng.permutation(len(shape)))
+        source = source[tuple(slice(int(rng.integers(size)), None, int(rng.choice([-2, -1, 1, 1, 2]))) for size in source.shape)]
+        if rng.integers(3) == 0:
+            source = np.broadcast_to(source[..., :1], source.shape)
+        places = np.arange(2 * source.size).reshape(source.shape[0], 2, *source.shape[1:])[:, 1]
+        nest = strided([places, source])
+        assert nest is not None
+        assert nest == affine(np.stack([places.reshape(-1), source.reshape(-1)]))
+        several += len(nest.axes) > 2
+    assert several > 10
+    bent = np.arange(64).reshape(4, 4, 4)
+    bent[3, 2, 1] = 0
+    assert strided([bent]) is None
+
+
+@pytest.mark.parametrize("length", [1 << 10, (1 << 10) + 1, 5000])
+def test_long_runs(length: int) -> None:
+    source = np.concatenate([np.arange(length), 7 * length + np.arange(length)])
+    nest = affine(source[None])
+    assert nest is not None
+    assert [(axis.size, axis.strides) for axis in nest.axes] == [(2, (7 * length,)), (length, (1,))]
 
 
 @pytest.mark.parametrize(

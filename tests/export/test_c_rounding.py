@@ -15,7 +15,7 @@ from tqt_onnx.export.c_code.types import Range, literal
 from tqt_onnx.kernels.fixed_point import requantize
 
 BOUNDS = [(-128, 127), (0, 96), (-32768, 32767), (0, 65535), (-(2**31), 2**31 - 1), (3, 100), (-9, -2)]
-REACHES = [100, 2**31 - 1, 2**31, 2**62 - 1]
+REACHES = [100, 2**31 - 1, 2**31, 2**62 - 1, 2**62]
 SHIFTS = [-40, -31, -17, -8, -1, 0, 1, 2, 7, 30, 31, 32, 61, 62, 63, 90]
 
 

@@ -16,18 +16,19 @@ import onnx_ir
 import onnxruntime
 import pytest
 from batch_norm_networks import Builder
-from dpu_reading import Reading
+from dpu_reading import FITS, Reading
 from handoff_networks import NETWORKS, SHAPE, examples
 
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.cli import run as command
 from tqt_onnx.export import EXPORTERS
+from tqt_onnx.export.dpu import DpuExporter
 from tqt_onnx.ir import UnsupportedError, load, quantizers_of, save
 from tqt_onnx.passes import insert_qdq
 from tqt_onnx.verbs.export import export_model, make_source
+from tqt_onnx.verify import measure_rounding
 
-FITS = BitWidths(layer=32, relu=7, average_pool=7, reciprocal=7)
 EXACT = ("residual", "depthwise", "transposed", "tail")
 """Networks that these widths make fit as they are."""
 
@@ -214,7 +215,62 @@ def test_without_data_the_cost_is_that_of_random_inputs(tmp_path: Path) -> None:
     model = quantized("residual", BitWidths())
     notes = [export_model(model, "dpu", tmp_path / name, options={"fix": True}).notes for name in "ab"]
     assert notes[0] == notes[1]
-    assert any("on 16 random inputs (no --data): " in note for note in notes[0])
+    assert any("on 4 random inputs (no --data): " in note for note in notes[0])
+
+
+@pytest.mark.parametrize("options", [{"fix": True}, {"fix": True, "bias_bits": 8}, {"bias_bits": 8}])
+@pytest.mark.parametrize("layer", [16, 32])
+def test_the_rounding_is_that_of_what_is_written(layer: int, options: dict[str, Any], tmp_path: Path) -> None:
+    model = quantized("residual", BitWidths(layer=layer) if "fix" in options else FITS)  # type: ignore[arg-type]
+    result = export_model(model, "dpu", tmp_path / "out", options=options, data=examples(32, 5))
+    batches = [{"x": examples(32, 5)[start : start + 16]} for start in (0, 16)]
+    assert result.rounding_effect == measure_rounding(load(tmp_path / "out" / "model.onnx"), batches, "half_up")
+    assert result.rounding_effect != measure_rounding(model, batches, "half_up")
+
+
+def test_the_model_is_made_once() -> None:
+    """Checking, measuring and writing ask for the same; other options, and other sources, are another model."""
+    source = make_source(quantized("residual", BitWidths()), "model", None)
+    calls: list[str] = []
+
+    def lowered() -> Any:
+        calls.append("lowered")
+        return source.lowered()
+
+    def inserted(*given: Any) -> onnx_ir.Model:
+        calls.append("inserted")
+        return source.quantized(*given)
+
+    counted = replace(source, lowered=lowered, quantized=inserted)
+    exporter = DpuExporter(fix=True)
+    exporter.check(counted)
+    first = exporter.changed_model(counted)
+    assert exporter.changed_model(counted) is first
+    assert calls == ["lowered", "inserted"]
+    with pytest.raises(UnsupportedError):
+        DpuExporter().check(counted)
+    assert calls == ["lowered", "inserted"]
+    assert DpuExporter(fix=True, bias_bits=8).changed_model(counted) is not first
+    assert exporter.changed_model(replace(counted)) is not first
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize(("biases", "received"), [(None, ["y"]), (0.0, [])])
+def test_no_difference_is_not_no_signal(biases: float | None, received: list[str], tmp_path: Path) -> None:
+    """Both ratios are infinite: one where no number differs, one where all were 0 before."""
+    source = make_source(quantized("residual", FITS), "model", None)
+
+    def run(model: onnx_ir.Model, feeds: Any, names: Any) -> dict[str, np.ndarray]:
+        found = dict(source.run(model, feeds, names))
+        if biases is None:
+            return {name: np.ones_like(array) for name, array in found.items()}
+        return {name: np.full_like(array, biases if model is source.model else 1.0) for name, array in found.items()}
+
+    notes = DpuExporter(bias_bits=8).write(replace(source, run=run), tmp_path)
+    written = json.loads((tmp_path / "positions.json").read_text())
+    assert (written["sqnr_db"], written["unchanged"]) == ({"y": None}, received)
+    said = "no number differs" if received else "every number was 0, and some are not now"
+    assert any(note.startswith("SQNR of 'y'") and note.endswith(f": {said}.") for note in notes)
 
 
 def test_the_command_writes_what_check_accepts(tmp_path: Path) -> None:

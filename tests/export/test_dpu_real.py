@@ -7,15 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dpu_reading import Reading
+from dpu_reading import FITS, Reading
 
 import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.verbs.export import export_model
 
 pytestmark = pytest.mark.real
-
-FITS = BitWidths(layer=32, relu=7, average_pool=7, reciprocal=7)
 
 
 @pytest.mark.parametrize(

@@ -171,18 +171,25 @@ def test_several_inputs_and_outputs_and_few_bits(tmp_path: Path) -> None:
 
 
 def test_attention_multiplies_computed_factors(tmp_path: Path) -> None:
-    """Queries times keys: both are computed, both signed; the keys are transposed by a move."""
+    """Queries times keys: both are computed, both signed; the keys are transposed by a move; a layer reads the rounded product."""
     net = Builder(1)
     for name in ("queries", "keys"):
         net.constants[f"{name}/w"] = net.rng.normal(size=(6, 5)).astype(np.float32)
         net.op("MatMul", "x", f"{name}/w", name=name)
-    net.op("MatMul", "queries", net.op("Transpose", "keys", name="turned", perm=[0, 2, 1]), name="y")
-    model = net.model({"x": (7, 6)}, {"y": (7, 7)})
+    net.op("MatMul", "queries", net.op("Transpose", "keys", name="turned", perm=[0, 2, 1]), name="scores")
+    net.constants["values"] = net.rng.normal(size=(7, 3)).astype(np.float32)
+    net.op("MatMul", "scores", "values", name="y")
+    model = net.model({"x": (7, 6)}, {"y": (7, 3)})
     x = np.random.default_rng(0).normal(size=(5, 7, 6)).astype(np.float32)
     for layer in (16, 32):
         folder = tmp_path / str(layer)
         folder.mkdir()
-        compare(tqt_onnx.quantize(model, x, bits=BitWidths(layer=layer)).model, {"x": x}, folder)  # type: ignore[arg-type]
+        source = compare(tqt_onnx.quantize(model, x, bits=BitWidths(layer=layer)).model, {"x": x}, folder)  # type: ignore[arg-type]
+        (step,) = [step for step in source.network.steps if step.name == "scores" and step.operations]
+        assert not {tensor.name for tensor in source.network.constants} & set(step.reads)
+        assert (source.network.unrounded, source.network.float_parts) == ((), ())
+        kinds = [node.op_type for node in onnx.load(folder / "net.integer.onnx").graph.node]
+        assert (kinds.count("MatMulInteger"), kinds.count("MatMul")) == (4, 0)
 
 
 @pytest.mark.real

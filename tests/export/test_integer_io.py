@@ -59,6 +59,24 @@ def test_unsigned_inputs_and_inputs_of_few_bits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(run(proto, {port.tensor: given}, optimize=optimize)[end], expected[end])
 
 
+@pytest.mark.parametrize(("bits", "unsigned"), [(10, False), (9, True), (16, False), (16, True)])
+def test_inputs_of_more_than_8_bits_are_saturated(bits: int, unsigned: bool, tmp_path: Path) -> None:
+    """They are stored in int32, which holds more than they may be, whatever their bits."""
+    source = make_source(quantized("residual", 32), "net", None)
+    (port,) = source.network.inputs
+    assert port.tensor is not None
+    lower, upper = (0, (1 << bits) - 1) if unsigned else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    tensor = replace(source.network.tensors[port.tensor], bits=bits, signed=not unsigned, lower=lower, upper=upper)
+    network = replace(source.network, tensors={tensor.name: tensor}, steps=(), outputs=(), ends=(tensor.name,))
+    IntegerExporter(integer_io=True).write(replace(source, network=network), tmp_path)
+    proto = onnx.load(tmp_path / "net.integer.onnx")
+    borders = [lower - 1, lower, lower + 1, upper - 1, upper, upper + 1, -(1 << 31), (1 << 31) - 1]
+    given = np.resize(np.array(borders, np.int32), (2, 8, 8, 3))
+    for optimize in (False, True):
+        (found,) = run(proto, {tensor.name: given}, optimize=optimize).values()
+        np.testing.assert_array_equal(found, np.clip(given, lower, upper))
+
+
 def inner() -> onnx_ir.Model:
     """Conv -> Softmax -> Conv -> Softmax: one float part in the middle, one at the end."""
     net = Builder(4)

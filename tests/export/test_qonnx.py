@@ -18,7 +18,9 @@ from onnx.reference.op_run import OpRun
 
 import tqt_onnx
 from tqt_onnx import BitWidths
+from tqt_onnx.export import EXPORTERS
 from tqt_onnx.export.integers.network import Step
+from tqt_onnx.export.qonnx_dialect import file
 from tqt_onnx.export.qonnx_dialect.file import _INPUTS, _NEWER, SAME_FORM, opset_for, with_batch_one, write_file
 from tqt_onnx.export.qonnx_dialect.quant import QuantForm, check_constants, is_exact_copy, quant_bits, write_quants
 from tqt_onnx.ir import UnsupportedError
@@ -143,7 +145,7 @@ def test_pairs_that_only_carry_are_left_out_unless_they_are_asked_for() -> None:
     counts = {}
     for copies in (False, True):
         source = make_source(quantized("concat", 32), "net", None)
-        model = with_batch_one(source.model)
+        model = with_batch_one(source.model, "qonnx")
         write_quants(model, source.network, QuantForm(copies=copies))
         counts[copies] = {node.outputs[0].name for node in model.graph if node.op_type == "Quant"}
     assert counts[True] - counts[False] == {"nchw", "right", "joined", "flat"}
@@ -151,7 +153,7 @@ def test_pairs_that_only_carry_are_left_out_unless_they_are_asked_for() -> None:
 
 def test_plain_biases_lie_on_their_grid() -> None:
     source = make_source(quantized("residual", 32), "net", None)
-    model = with_batch_one(source.model)
+    model = with_batch_one(source.model, "qonnx")
     write_quants(model, source.network, QuantForm(biases="plain"))
     values = model.graph.initializers
     for tensor in source.network.constants:
@@ -167,7 +169,7 @@ def test_a_source_is_not_changed(tmp_path: Path) -> None:
     before = onnx_ir.to_proto(model).SerializeToString()
     written(model.clone(), tmp_path)
     source = make_source(model, "net", None)
-    write_quants(with_batch_one(source.model), source.network, QuantForm())
+    write_quants(with_batch_one(source.model, "qonnx"), source.network, QuantForm())
     assert onnx_ir.to_proto(model).SerializeToString() == before
 
 
@@ -179,10 +181,10 @@ def test_a_bias_that_float32_does_not_hold_is_refused(value: int, held: bool) ->
     bias = replace(network.tensors["a/b__q"], integers=np.array([0, value], np.int64))
     changed = replace(network, tensors={**network.tensors, "a/b__q": bias})
     if held:
-        check_constants(changed)
+        check_constants(changed, "qonnx")
     else:
         with pytest.raises(UnsupportedError, match=rf"target qonnx: layer 'a': .*'a/b'.*Received: {value}"):
-            check_constants(changed)
+            check_constants(changed, "qonnx")
 
 
 def test_a_copy_that_saturates_or_rectifies_is_none() -> None:
@@ -246,3 +248,44 @@ def test_the_opset_is_13_where_that_says_the_same(node: str, opset: int, tmp_pat
     assert opset_for(model) == opset
     assert write_file(model, tmp_path / "m.onnx") == opset
     assert onnx.load(tmp_path / "m.onnx").opset_import[0].version == opset
+
+
+def fixed_batch(batch: int) -> onnx_ir.Model:
+    """A network whose input is for that many examples."""
+    network = NETWORKS["residual"]()
+    network.graph.inputs[0].shape = onnx_ir.Shape([batch, *list(network.graph.inputs[0].shape or ())[1:]])
+    return tqt_onnx.quantize(network, examples(batch, 0), bits=BitWidths(layer=32)).model
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+def test_a_fixed_batch_other_than_one_is_refused(target: str, tmp_path: Path) -> None:
+    message = rf"target {target}: input 'x': .* batch that is open or 1 is expected. Received: shape \[4, 8, 8, 3\]"
+    with pytest.raises(UnsupportedError, match=message):
+        EXPORTERS[target]().check(make_source(fixed_batch(4), "net", None))
+    export_model(fixed_batch(1), target, tmp_path / "one")
+    shape = onnx.load(tmp_path / "one" / "model.onnx").graph.input[0].type.tensor_type.shape
+    assert [dim.dim_value for dim in shape.dim] == [1, 8, 8, 3]
+
+
+@pytest.mark.parametrize("target", ["qonnx", "finn"])
+def test_what_one_file_does_not_hold_is_refused_by_check(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, exporter = make_source(quantized("residual", 32), "net", None), EXPORTERS[target]()
+    monkeypatch.setattr(file, "_MOST_BYTES", 0)
+    with pytest.raises(UnsupportedError, match=rf"target {target}: .* 2 GB .* Received: \d+ bytes") as error:
+        exporter.check(source)
+    size = int(str(error.value).split()[-2])
+    monkeypatch.setattr(file, "_MOST_BYTES", size - 1)
+    with pytest.raises(UnsupportedError, match=f"Received: {size} bytes"):
+        exporter.check(source)
+    monkeypatch.setattr(file, "_MOST_BYTES", size)
+    exporter.check(source)
+    exporter.write(source, tmp_path)
+    for path in tmp_path.glob("*.onnx"):
+        assert sum(array.nbytes for array in constants(onnx.load(path)).values()) <= size
+
+
+def test_an_open_shape_is_refused_in_the_name_of_the_target() -> None:
+    model = quantized("residual", 32).clone()
+    model.graph.inputs[0].shape = None
+    with pytest.raises(UnsupportedError, match=r"target finn: .* shapes must be numbers for one example"):
+        with_batch_one(model, "finn")

@@ -23,7 +23,8 @@ Feeds = dict[str, np.ndarray[Any, Any]]
 Run = Callable[[Sequence[Any]], str]
 
 HELD = ("residual", "depthwise", "concat", "tail")
-PARTS = ("tidy", "streamline", "lower")
+PARTS = ("tidy", "tidy,streamline", "tidy,streamline,lower")
+"""How far FINN's front end goes."""
 
 
 def exported(model: onnx_ir.Model, folder: Path) -> Path:
@@ -32,9 +33,9 @@ def exported(model: onnx_ir.Model, folder: Path) -> Path:
     return folder / "net"
 
 
-def execute(script: str, file: Path, feeds: Feeds, run_reader: Run, *pipelines: str) -> Feeds:
+def execute(file: Path, feeds: Feeds, run_reader: Run, *pipelines: str) -> Feeds:
     np.savez(file.with_suffix(".in.npz"), **feeds)
-    run_reader([script, file, file.with_suffix(".in.npz"), file.with_suffix(".out.npz"), *pipelines])
+    run_reader(["run_qonnx.py", file, file.with_suffix(".in.npz"), file.with_suffix(".out.npz"), *pipelines])
     with np.load(file.with_suffix(".out.npz")) as found:
         return {name.replace("\\", "/"): found[name] for name in found}
 
@@ -44,7 +45,7 @@ def differing(model: onnx_ir.Model, feeds: Feeds, file: Path, run_reader: Run) -
     source = make_source(model, "net", None)
     expected = source.oracle(feeds)
     integers = {port.name: expected[port.tensor or ""].astype(np.float32) for port in source.network.inputs}
-    found = execute("run_finn.py", file, integers, run_reader)
+    found = execute(file, integers, run_reader, *PARTS)
     counts = {}
     for step in source.network.steps:
         array = expected[step.output]
@@ -91,7 +92,7 @@ def test_the_qonnx_model_gives_the_oracles_integers(name: str, run_reader: Run, 
     source = make_source(model, "net", None)
     expected = source.oracle(feeds)
     lowered = "cleanup,infer_datatypes,lower_convs,infer_datatypes"
-    found = execute("run_qonnx.py", folder / "net.onnx", feeds, run_reader, lowered)
+    found = execute(folder / "net.onnx", feeds, run_reader, lowered)
     compared = 0
     for tensor in source.network.tensors.values():
         if tensor.kind != "constant" and tensor.value in found:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import digits_network
 import numpy as np
 import onnx_ir
 import pytest
@@ -35,7 +36,7 @@ def build(model: onnx_ir.Model, data: Any, run_reader: Run, folder: Path, *optio
     tqt_onnx.save(model, folder / "net.q.onnx")
     export_model(folder / "net.q.onnx", "hls4ml", folder / "net", data=data)
     said = run_reader([folder / "net" / "build.py", *options])
-    found = re.findall(r"^(\w+): (\d+) of (\d+) outputs differ, (\d+) examples$", said, re.MULTILINE)
+    found = re.findall(r"^(\S+): (\d+) of (\d+) outputs differ, (\d+) examples$", said, re.MULTILINE)
     return {name: (int(differ), int(size), int(count)) for name, differ, size, count in found}
 
 
@@ -77,3 +78,22 @@ def test_bounds_windows_and_several_outputs(bits: BitWidths, run_reader: Run, tm
     model = tqt_onnx.quantize(bounds_and_windows(), examples(32, 0), bits=bits).model
     found = build(model, images(), run_reader, tmp_path)
     assert found == {"y": (0, 48 * COUNT, COUNT), "average": (0, 64 * COUNT, COUNT), "signed": (0, 64 * COUNT, COUNT)}
+
+
+def test_the_digits_network(run_reader: Run, tmp_path: Path) -> None:
+    """Its Softmax is the host's; the outputs are the logits."""
+    model = tqt_onnx.quantize(digits_network.build(), digits_network.digits().calibration, bits=BitWidths(layer=32)).model
+    found = build(model, digits_network.digits().test[:COUNT], run_reader, tmp_path)
+    assert list(found.values()) == [(0, 10 * COUNT, COUNT)]
+
+
+@pytest.mark.real
+def test_resnet8_streamed(data: Path, run_reader: Run, tmp_path: Path) -> None:
+    converted = tqt_onnx.convert(data / "models" / "resnet8_cifar10.h5").model
+    calibration, tested = (
+        tqt_onnx.open_dataset(data / "images" / name, input_shape=(32, 32, 3), limit=count, seed=0).array()
+        for name, count in (("cifar10_train.zip", 50), ("cifar10_test.zip", 20))
+    )
+    model = tqt_onnx.quantize(converted, calibration, bits=BitWidths(layer=32)).model
+    found = build(model, tested, run_reader, tmp_path, "--io-type", "io_stream")
+    assert list(found.values()) == [(0, 200, 20)]

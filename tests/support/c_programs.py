@@ -13,8 +13,8 @@ import numpy as np
 import onnx_ir
 import pytest
 
-from tqt_onnx.export import Source, Tensor
-from tqt_onnx.export.c import CExporter
+from tqt_onnx.export import IntegerNetwork, Source, Tensor
+from tqt_onnx.export.c import CExporter, translate
 from tqt_onnx.verbs.export import make_source
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -40,6 +40,15 @@ def export_c(model: onnx_ir.Model, folder: Path, name: str = "net") -> Source:
     folder.mkdir(parents=True, exist_ok=True)
     CExporter().write(source, folder)
     return source
+
+
+def write_network(network: IntegerNetwork, folder: Path, name: str = "net") -> str:
+    """Writes the C files of a network put together by hand; the text of the `.c` file."""
+    made = translate(name, network)
+    code = "".join(made.code.text())
+    (folder / f"{name}.c").write_text(code)
+    (folder / f"{name}.h").write_text(made.header)
+    return code
 
 
 def build(folder: Path, flags: Sequence[str] = SANITIZED, name: str = "net") -> Path:

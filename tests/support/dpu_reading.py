@@ -9,6 +9,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from tqt_onnx import BitWidths
+
+FITS = BitWidths(layer=32, relu=7, average_pool=7, reciprocal=7)
+"""Widths whose tensors int8 holds."""
+
 BETWEEN = {"Relu", "Clip", "LeakyRelu"}
 MOVES = {"MaxPool", "Concat", "Pad", "Slice", "Reshape", "Flatten", "Transpose"}
 

@@ -69,8 +69,9 @@ class Computed:
 
     @property
     def nearly(self) -> Array:
-        """Where it is a tie, or is one as soon as the last bit of the sum has been rounded away."""
-        return np.abs(self.exact - np.floor(self.exact) - 0.5) <= self.unit
+        """Where it is a tie, or becomes one when the last bit of the sum is rounded up: up to one unit of the sum below."""
+        below = 0.5 - (self.exact - np.floor(self.exact))
+        return (below >= 0) & (below <= self.unit)
 
 
 def outputs(content: bytes, feeds: Mapping[str, Array], kernels: str) -> dict[str, Array]:

@@ -7,6 +7,7 @@ each list of steps (names of `STEPS`) that it is taken through, its outputs unde
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
@@ -16,16 +17,50 @@ from qonnx.transformation.channels_last import ConvertToChannelsLastAndClean
 from qonnx.transformation.extract_conv_bias import ExtractBiasFromConv
 from qonnx.transformation.fold_constants import FoldConstants
 from qonnx.transformation.gemm_to_matmul import GemmToMatMul
-from qonnx.transformation.general import GiveReadableTensorNames, GiveUniqueNodeNames
+from qonnx.transformation.general import (
+    ConvertSubToAdd,
+    GiveReadableTensorNames,
+    GiveUniqueNodeNames,
+    GiveUniqueParameterTensors,
+    RemoveStaticGraphInputs,
+    RemoveUnusedTensors,
+    SortGraph,
+)
 from qonnx.transformation.infer_data_layouts import InferDataLayouts
 from qonnx.transformation.infer_datatypes import InferDataTypes
 from qonnx.transformation.infer_shapes import InferShapes
 from qonnx.transformation.lower_convs_to_matmul import LowerConvsToMatMul
+from qonnx.transformation.remove import RemoveIdentityOps
 from qonnx.util.cleanup import cleanup_model
 
 onnx.IR_VERSION = 10  # qonnx executes models of one node that it makes; onnxruntime does not read the newest version
 
+FINN = {
+    "tidy": (
+        GiveUniqueParameterTensors,
+        InferShapes,
+        FoldConstants,
+        GiveUniqueNodeNames,
+        GiveReadableTensorNames,
+        InferDataTypes,
+        RemoveStaticGraphInputs,
+        RemoveUnusedTensors,
+        SortGraph,
+    ),
+    "streamline": (ConvertSubToAdd, RemoveIdentityOps, InferDataLayouts),
+    "lower": (LowerConvsToMatMul, InferShapes, InferDataTypes, InferDataLayouts),
+}
+"""Parts of FINN's front end that qonnx holds."""
+
+
+def transformed(model: ModelWrapper, transformations: tuple[type, ...]) -> ModelWrapper:
+    for transformation in transformations:
+        model = model.transform(transformation())
+    return model
+
+
 STEPS = {
+    **{name: partial(transformed, transformations=parts) for name, parts in FINN.items()},
     "cleanup": cleanup_model,
     "cleanup_bias": lambda model: cleanup_model(model, extract_conv_bias=True),
     "channels_last": lambda model: model.transform(ConvertToChannelsLastAndClean()),
