@@ -79,6 +79,12 @@ def pointwise_stride() -> onnx_ir.Model:
     return _end(net, net.layer("Conv", x, "point", (4, 4, 1, 1), 4, strides=[2, 2]), 32)
 
 
+def shrunk() -> onnx_ir.Model:
+    net, x = _start()
+    x = net.op("Relu", net.layer("Conv", x, "conv", (4, 3, 8, 8), 4), name="relu")
+    return _end(net, net.layer("Conv", x, "padded", (4, 4, 3, 3), 4, pads=[1] * 4), 4)
+
+
 def parallel() -> onnx_ir.Model:
     net, x = _start()
     return _end(net, net.layer("Conv", x, "multiplied", (6, 1, 3, 3), 6, pads=[1] * 4, group=3), 384)
@@ -102,6 +108,7 @@ def spread() -> onnx_ir.Model:
         (clipped, "layer 'conv': a bound in front of a rounding.* Received: Clip"),
         (sliced, "layer 'slice': FINN has no such layer. Received: Slice 'slice'"),
         (pointwise_stride, "layer 'point': a 1x1 kernel with a stride"),
+        (shrunk, "layer 'padded': a kernel of one tap is expected along an axis of one element.* Received: \\[1, 1\\]"),
         (spread, "layer 'sum': summands of one shape are expected. Received: Add 'sum' of"),
         (NETWORKS["leaky"], "layer 'Mul:leaky__scaled': a product of two tensors.*Received: Mul"),
         (NETWORKS["transposed"], "layer 'up': a transposed convolution.*Received: ConvTranspose 'up'"),

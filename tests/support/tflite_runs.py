@@ -26,7 +26,7 @@ def written(model: onnx_ir.Model, folder: Path, *, narrow: bool = True) -> tuple
 
 
 def computed(source: Source, feeds: dict[str, Any]) -> dict[str, Any]:
-    """Integers of every tensor from the weights as written, by a second reading of every step; sums of two tensors are rounded half up."""
+    """Integers of every tensor from the weights as written, by a second reading; sums of two tensors are rounded half up."""
     network = source.network
     tensors = {name: array for name, array in source.oracle(feeds).items() if network.tensors[name].kind == "input"}
     tensors |= {tensor.name: tensor.integers for tensor in network.constants if tensor.integers is not None}
