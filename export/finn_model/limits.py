@@ -90,9 +90,7 @@ def _convolution(step: Step, operation: Operation, network: IntegerNetwork) -> N
     if a["group"] == channels and a["group"] != 1 and data[1] != channels:
         _refuse(step.name, "a depthwise layer with as many channels out as in is expected", f"{data[1]} in, {channels} out")
     if any(length == 1 and taps > 1 for length, taps in zip(data[2:], a["kernel_shape"], strict=True)):
-        _refuse(
-            step.name, "an image of more than one element along each axis of a kernel's is expected (Im2Col)", f"{list(data[2:])}"
-        )
+        _refuse(step.name, "a kernel of one tap is expected along an axis of one element (Im2Col)", f"{list(data[2:])}")
     if max(a["kernel_shape"]) == 1 and max(a["strides"]) > 1 and (data[2] != data[3] or len(set(a["strides"])) > 1):
         _refuse(step.name, "a 1x1 kernel with a stride needs a square image and one stride", f"{list(data)}, {a['strides']}")
 

@@ -108,7 +108,7 @@ def spread() -> onnx_ir.Model:
         (clipped, "layer 'conv': a bound in front of a rounding.* Received: Clip"),
         (sliced, "layer 'slice': FINN has no such layer. Received: Slice 'slice'"),
         (pointwise_stride, "layer 'point': a 1x1 kernel with a stride"),
-        (shrunk, "layer 'padded': a kernel of one tap is expected along an axis of one element.* Received: \\[1, 1\\]"),
+        (shrunk, r"layer 'padded': a kernel of one tap is expected along an axis of one element.* Received: \[1, 1\]"),
         (spread, "layer 'sum': summands of one shape are expected. Received: Add 'sum' of"),
         (NETWORKS["leaky"], "layer 'Mul:leaky__scaled': a product of two tensors.*Received: Mul"),
         (NETWORKS["transposed"], "layer 'up': a transposed convolution.*Received: ConvTranspose 'up'"),
