@@ -11,7 +11,7 @@ import onnx_ir
 
 from ..ir import UnsupportedError
 from .base import Source
-from .integers.network import IntegerNetwork, Step, Tensor
+from .integers.network import SUMS, IntegerNetwork, Step, Tensor
 from .tflite_checks.audit import KERNELS, MOVED, audit, worker
 from .tflite_checks.weights import held_weights
 
@@ -107,6 +107,11 @@ def _check_operations(step: Step) -> None:
         if operation.op not in KERNELS and operation.op not in MOVED:
             raise UnsupportedError(
                 f"target tflite: layer {operation.node!r}: {operation.op} has no int8 form. Received: {operation.op}"
+            )
+        if operation.op in SUMS and operation.bound is None:
+            raise UnsupportedError(
+                f"target tflite: layer {operation.node!r}: nothing bounds its sums; constant weights, and one bias for each output "
+                f"channel, are expected. Received: {operation.op}"
             )
         if operation.bound is not None and operation.bound > _ACCUMULATOR:
             raise UnsupportedError(

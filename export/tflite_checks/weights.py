@@ -92,7 +92,7 @@ def _held(readers: Sequence[tuple[Step, Operation, Tensor]], network: IntegerNet
         integers = integers // factor
     low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
     lowest = int((integers < -MOST).sum())
-    has_room = all((operation.bound or 0) < _ROOM * factor for _, operation, _ in readers)
+    has_room = all(operation.bound is not None and operation.bound < _ROOM * factor for _, operation, _ in readers)
     times = 2 if max(high, -low) <= MOST // 2 and has_room else 1
     where = f"target tflite: layer {step.name!r}"
     if high > MOST or low < -MOST - 1:
