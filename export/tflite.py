@@ -70,6 +70,8 @@ class TfliteExporter:
 
     def changed_model(self, source: Source) -> onnx_ir.Model:
         """As `ChangesModel.changed_model`: the model with the weights that are written."""
+        if not self.narrow_weights:
+            return source.model
         changed = {
             one.tensor.value: one for one in held_weights(source.network, narrow=self.narrow_weights).values() if one.clipped
         }
