@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir
 import tensorflow as tf
+from tensorflow.lite.python.convert_phase import ConverterError
 
 from ..ir import QuantizerGraph, UnsupportedError
 from .fixed import FixedNetwork, Table
@@ -53,7 +54,7 @@ def write_tflite(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         try:
             data = converter.convert()
-        except Exception as error:  # the converter's own type of error is private
+        except (ConverterError, RuntimeError, ValueError) as error:  # anything else is a defect of ours
             raise UnsupportedError(
                 f"target tflite: TF's converter does not take the network: {str(error).splitlines()[0]}"
             ) from error

@@ -216,9 +216,10 @@ class _Search:
 def _tensors_behind(step: Step, operation: Operation, network: IntegerNetwork) -> Iterator[str]:
     """The tensor that each operand is, through what only moves it."""
     makers = {made.output: made for made in step.operations}
-    for name in operation.inputs:
+    for operand in operation.inputs:
+        name = operand
         while name not in network.tensors:
-            name = makers[name].inputs[0]  # noqa: PLW2901  # follows it upwards
+            name = makers[name].inputs[0]
         yield name
 
 

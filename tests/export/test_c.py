@@ -6,7 +6,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import digits_network
 import numpy as np
@@ -29,7 +29,7 @@ from tqt_onnx.verbs.export import export_model, make_source
 
 @pytest.mark.parametrize("layer", [16, 32])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_handoff_networks(name: str, layer: int, tmp_path: Path) -> None:
+def test_handoff_networks(name: str, layer: Literal[16, 32], tmp_path: Path) -> None:
     assert_same(quantized(name, layer), {"x": examples()}, tmp_path)
 
 
@@ -49,7 +49,7 @@ def test_optimized_and_with_arrays_of_their_own(flags: tuple[str, ...], tmp_path
 def test_digits(tmp_path: Path) -> None:
     data = digits_network.digits()
     for layer in (16, 32):
-        bits = BitWidths(layer=layer, weight=8)  # type: ignore[arg-type]
+        bits = BitWidths(layer=layer, weight=8)
         model = tqt_onnx.quantize(digits_network.build(), data.calibration, bits=bits).model
         assert_same(model, {"image": data.test[:60]}, tmp_path / str(layer))
 
@@ -284,13 +284,13 @@ CIFAR = "cifar10_test.zip"
 
 @pytest.mark.real
 @pytest.mark.parametrize("layer", [16, 32])
-def test_resnet8_on_24_images(layer: int, data: Path, tmp_path: Path) -> None:
+def test_resnet8_on_24_images(layer: Literal[16, 32], data: Path, tmp_path: Path) -> None:
     converted = tqt_onnx.convert(data / "models" / "resnet8_cifar10.h5").model
     images = [
         tqt_onnx.open_dataset(data / "images" / name, input_shape=(32, 32, 3), limit=count, seed=0).array()
         for name, count in (("cifar10_train.zip", 32), (CIFAR, 24))
     ]
-    model = tqt_onnx.quantize(converted, images[0], bits=BitWidths(layer=layer)).model  # type: ignore[arg-type]
+    model = tqt_onnx.quantize(converted, images[0], bits=BitWidths(layer=layer)).model
     source = assert_same(model, {model.graph.inputs[0].name or "": images[1]}, tmp_path)
     assert len(source.network.ends) == 1
 

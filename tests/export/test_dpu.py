@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -75,8 +75,8 @@ def test_what_fits_is_written_as_it_is(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("bias_bits", [32, 8])
 @pytest.mark.parametrize("layer", [16, 32])
 @pytest.mark.parametrize("name", ["residual", "depthwise", "leaky", "concat", "swish"])
-def test_the_default_model_fits_with_fix(name: str, layer: int, bias_bits: int, tmp_path: Path) -> None:
-    model = quantized(name, BitWidths(layer=layer))  # type: ignore[arg-type]
+def test_the_default_model_fits_with_fix(name: str, layer: Literal[16, 32], bias_bits: int, tmp_path: Path) -> None:
+    model = quantized(name, BitWidths(layer=layer))
     folder = tmp_path / "out"
     with pytest.raises(UnsupportedError, match=r"target dpu: layer '.*': .* --fix .* \(\d+ more; in all "):
         export_model(model, "dpu", folder, options={"bias_bits": bias_bits})
@@ -220,8 +220,8 @@ def test_without_data_the_cost_is_that_of_random_inputs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"fix": True}, {"fix": True, "bias_bits": 8}, {"bias_bits": 8}])
 @pytest.mark.parametrize("layer", [16, 32])
-def test_the_rounding_is_that_of_what_is_written(layer: int, options: dict[str, Any], tmp_path: Path) -> None:
-    model = quantized("residual", BitWidths(layer=layer) if "fix" in options else FITS)  # type: ignore[arg-type]
+def test_the_rounding_is_that_of_what_is_written(layer: Literal[16, 32], options: dict[str, Any], tmp_path: Path) -> None:
+    model = quantized("residual", BitWidths(layer=layer) if "fix" in options else FITS)
     result = export_model(model, "dpu", tmp_path / "out", options=options, data=examples(32, 5))
     batches = [{"x": examples(32, 5)[start : start + 16]} for start in (0, 16)]
     assert result.rounding_effect == measure_rounding(load(tmp_path / "out" / "model.onnx"), batches, "half_up")

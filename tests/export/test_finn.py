@@ -20,7 +20,7 @@ import tqt_onnx
 from tqt_onnx import BitWidths
 from tqt_onnx.export import IntegerNetwork
 from tqt_onnx.export.finn_model.moves import flattens, transposition
-from tqt_onnx.export.finn_model.thresholds import threshold, threshold_tables
+from tqt_onnx.export.finn_model.thresholds import Ties, threshold, threshold_tables
 from tqt_onnx.verbs.export import export_model, make_source
 
 DOMAIN = "qonnx.custom_op.general"
@@ -72,8 +72,9 @@ def test_counting_thresholds_is_rounding(shift: int, signed: bool, bits: int) ->
     low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
     reach = (1 << bits) << max(shift, 0)
     a = np.arange(-reach - 3, reach + 4)
-    for ties, rounded in (("even", np.rint(a / 2.0**shift)), ("up", np.floor(a / 2.0**shift + 0.5))):
-        edges = np.array([threshold(level, shift, ties) for level in range(low + 1, high + 1)])  # type: ignore[arg-type]
+    rules: tuple[tuple[Ties, Any], ...] = (("even", np.rint(a / 2.0**shift)), ("up", np.floor(a / 2.0**shift + 0.5)))
+    for ties, rounded in rules:
+        edges = np.array([threshold(level, shift, ties) for level in range(low + 1, high + 1)])
         counted = low + (a[:, None] >= edges).sum(1)
         np.testing.assert_array_equal(counted, np.clip(rounded, low, high))
 

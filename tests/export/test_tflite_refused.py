@@ -42,7 +42,7 @@ def test_nothing_is_narrowed_where_a_common_factor_or_doubling_helps() -> None:
 @pytest.mark.parametrize(
     ("name", "layer", "message"),
     [
-        ("residual", 16, r"target tflite: .*layer32.*--layer-bits 32\. Received: layer16"),
+        ("residual", 16, r"target tflite: layer '.+': .*layer32.*--layer-bits 32\. Received: layer16"),
         ("leaky", 32, r"target tflite: layer 'conv': .*leaky relu of 16 bits; .*Received: 16 bits"),
     ],
 )
