@@ -44,8 +44,8 @@ class TfliteExporter:
         if network.contract != "layer32":
             raise UnsupportedError(
                 f"target tflite: layer {network.steps[0].name!r}: its sum and its bias are rounded to 16 bits each; integer "
-                "kernels add a 32-bit bias to the sum and round once, which is the contract layer32 (L11); quantize with --layer-bits 32. "
-                f"Received: {network.contract}"
+                "kernels add a 32-bit bias to the sum and round once, which is the contract layer32 (L11); "
+                f"quantize with --layer-bits 32. Received: {network.contract}"
             )
         network.require_integers(self.name)
         for port in network.inputs:
